@@ -1,0 +1,41 @@
+//! The layout of the maps, pinned: sizes and that any bytes are a valid value.
+
+use crate::tables::{
+    Counter, Event, FdbEntry, FdbKey, FloodList, Label, LabelKey, Meta, Metadata, Network, NextHop, Peer, PeerCounter,
+    Port, Settings, VtepAddress,
+};
+
+/// Raised whenever a type below changes; pins of another layout are not adopted.
+pub const LAYOUT_VERSION: u32 = 1;
+
+macro_rules! shared {
+    ($($type:ty => $size:literal,)*) => {$(
+        const _: () = assert!(size_of::<$type>() == $size);
+        const _: fn() = || { fn is_pod<T: bytemuck::Pod>() {} is_pod::<$type>(); };
+
+        // The orphan rule wants this here.
+        #[cfg(feature = "user")]
+        #[expect(unsafe_code, reason = "aya::Pod is an unsafe trait")]
+        // SAFETY: the line above shows that the type is `bytemuck::Pod`, which asks for more.
+        unsafe impl aya::Pod for $type {}
+    )*};
+}
+
+shared! {
+    Counter => 16,
+    Event => 24,
+    FdbEntry => 24,
+    FdbKey => 12,
+    FloodList => 1028,
+    Label => 248,
+    LabelKey => 8,
+    Meta => 48,
+    Metadata => 8,
+    Network => 88,
+    NextHop => 72,
+    Peer => 176,
+    PeerCounter => 32,
+    Port => 16,
+    Settings => 28,
+    VtepAddress => 16,
+}

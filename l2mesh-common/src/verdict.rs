@@ -1,0 +1,129 @@
+//! What became of a frame. One number is one counter is one name; numbers are never reused.
+
+/// What a verdict means for the frame itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It was carried.
+    Carried,
+    /// It went on to the host's own stack, untouched or with another UDP port.
+    Passed,
+    /// It ended here.
+    Dropped,
+    /// Something besides its fate: the frame is counted under another verdict too.
+    Noted,
+}
+
+macro_rules! verdicts {
+    ($($name:ident = $number:literal, $fate:ident, $label:literal, $text:literal;)*) => {
+        /// Why a frame left the programs, or what happened on its way.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u32)]
+        pub enum Verdict {
+            $(#[doc = $text] $name = $number,)*
+        }
+
+        impl Verdict {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The name of its counter.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+
+            /// One sentence for people.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// What it means for the frame.
+            #[inline(always)]
+            #[must_use]
+            pub const fn fate(self) -> Fate {
+                match self { $(Self::$name => Fate::$fate,)* }
+            }
+        }
+    };
+}
+
+verdicts! {
+    Sent = 0, Carried, "sent", "Encapsulated to the one peer behind which the destination is";
+    Flooded = 1, Carried, "flooded", "Broadcast, multicast or unknown destination: copied to every peer of the network";
+    FloodCopies = 2, Noted, "flood-copies", "Copies made of flooded frames";
+    Received = 3, Carried, "received", "Decapsulated and delivered to the overlay interface";
+    HandedToHelper = 4, Passed, "handed-to-helper", "Left to the kernel's receive path, which feeds the helper device";
+
+    NotVxlan = 8, Passed, "not-vxlan", "Nothing of ours";
+    OtherVni = 9, Passed, "other-vni", "VXLAN of a network that is not ours";
+    Fragment = 10, Passed, "fragment", "UDP fragment: the kernel reassembles, what is ours comes back through the helper device";
+    IpOptions = 11, Passed, "ip-options", "UDP behind IP options: left to the kernel's receive path";
+    NoMetadata = 12, Passed, "no-metadata", "The driver takes no XDP metadata: decapsulated in TC";
+    Declined = 13, Passed, "shortcut-declined", "Not for the egress shortcut: goes on to the hidden peer";
+
+    Truncated = 16, Dropped, "truncated", "Shorter than its headers say";
+    BadIpHeader = 17, Dropped, "bad-ip-header", "Outer IP version or header length is impossible";
+    NoVniFlag = 18, Dropped, "no-vni-flag", "VXLAN header without the I flag";
+    ReservedBits = 19, Dropped, "reserved-bits", "A reserved bit is set in a VXLAN header of ours";
+    UnknownSource = 20, Dropped, "unknown-source", "Outer source is no peer";
+    NotMember = 21, Dropped, "not-member", "Outer source is a peer, but not in this network";
+    GroupSource = 22, Dropped, "group-source", "Received inner source MAC is a group or zero";
+    OwnSource = 23, Dropped, "own-source", "Received inner source MAC is our own: a loop";
+    DecapFailed = 24, Dropped, "decap-failed", "The kernel refused to take the outer header off";
+    OverMtu = 25, Dropped, "over-mtu", "Longer than the overlay interface takes, which is in another namespace";
+    SelfTest = 26, Dropped, "self-test", "The frame with which the agent tests the host's firewall";
+    LinkLocalReceived = 27, Dropped, "link-local-received", "Received for 01:80:c2:00:00:0x, which no bridge forwards";
+    NotOurVni = 28, Dropped, "not-our-vni", "VXLAN of a network that is not ours, on the port that we hold alone";
+
+    NoNetwork = 32, Dropped, "no-network", "Sent on an interface that belongs to no network of ours";
+    Runt = 33, Dropped, "runt", "Shorter than an Ethernet header";
+    SentGroupSource = 34, Dropped, "sent-group-source", "Sent from a source MAC that is a group or zero";
+    LinkLocal = 35, Dropped, "link-local", "Sent to 01:80:c2:00:00:0x, which no bridge forwards";
+    VlanTagged = 36, Dropped, "vlan-tagged", "Sent with a VLAN tag, which this version does not carry";
+    TooBig = 37, Dropped, "too-big", "Sent with more octets than the path to the peer takes";
+    NoNextHop = 38, Dropped, "no-next-hop", "The peer's next hop is not known";
+    NoPeers = 39, Dropped, "no-peers", "To be flooded, but the network has no other member";
+    EncapFailed = 40, Dropped, "encap-failed", "The kernel refused to put the outer header on";
+    CopyFailed = 41, Noted, "copy-failed", "A copy of a flooded frame could not be made or queued";
+    StoreFailed = 42, Dropped, "store-failed", "A header could not be written where room was made for it";
+
+    Learned = 48, Noted, "learned", "MAC address learned";
+    Moved = 49, Noted, "moved", "MAC address seen behind another peer than before";
+    FdbFull = 50, Noted, "fdb-full", "MAC address not learned: the table is full, its frames are flooded";
+    StaticElsewhere = 51, Noted, "static-elsewhere", "Source MAC is static behind another peer: not learned";
+}
+
+impl Verdict {
+    /// Slots of the counter map; room for later verdicts without a new layout.
+    pub const SLOTS: u32 = 128;
+
+    /// Its counter.
+    #[inline(always)]
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self as u32
+    }
+
+    /// False only for the host's own traffic, which nobody wants to pay for.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_counted(self) -> bool {
+        !matches!(self, Self::NotVxlan)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn numbers_ascend_and_labels_differ() {
+        assert!(Verdict::ALL.is_sorted_by(|a, b| a.number() < b.number()));
+        assert!(Verdict::ALL.iter().all(|verdict| verdict.number() < Verdict::SLOTS));
+        let labels: HashSet<&str> = Verdict::ALL.iter().map(|verdict| verdict.label()).collect();
+        assert_eq!(labels.len(), Verdict::ALL.len());
+    }
+}

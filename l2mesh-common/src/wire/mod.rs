@@ -1,0 +1,16 @@
+//! What stands on the wire. Every header is a fixed-size value: one bounds check in the kernel
+//! program, then safe code that host tests call unchanged.
+
+mod be16;
+pub mod ethernet;
+pub mod ip;
+pub mod outer;
+pub mod udp;
+pub mod vxlan;
+
+pub use be16::Be16;
+pub use ethernet::{EtherType, EthernetHeader, InvalidMac, MacAddr};
+pub use ip::{Ipv4Header, Ipv4Octets, Ipv6Header, Protocol};
+pub use outer::{EncapsulatedV4, Endpoint, OuterV4};
+pub use udp::UdpHeader;
+pub use vxlan::{InvalidVni, Vni, VxlanHeader};

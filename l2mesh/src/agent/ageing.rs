@@ -1,0 +1,40 @@
+//! Forgetting MAC addresses that were not heard for long.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use l2mesh_common::fdb::is_aged;
+use nix::time::{ClockId, clock_gettime};
+
+use super::Agent;
+use crate::dataplane::tables::remove;
+
+/// How often to look, for this age: a tenth of it late at most.
+pub(super) fn period(age: Duration) -> Duration {
+    (age / 10).clamp(Duration::from_millis(100), Duration::from_secs(10))
+}
+
+impl Agent {
+    /// Removes what is too old.
+    pub(super) fn age(&mut self) -> anyhow::Result<()> {
+        let (now, age) = (coarse_now_ns()?, u64::try_from(self.fdb_age.as_nanos())?);
+        let mut aged = Vec::new();
+        for entry in &self.tables.fdb {
+            // A walk over a table that programs write to may miss or repeat a key: the next one makes up for it.
+            let Ok((key, entry)) = entry else { break };
+            if is_aged(&entry, now, age) {
+                aged.push(key);
+            }
+        }
+        for key in aged {
+            remove(&mut self.tables.fdb, &key)?;
+        }
+        Ok(())
+    }
+}
+
+/// The clock of `bpf_ktime_get_coarse_ns`.
+pub(crate) fn coarse_now_ns() -> anyhow::Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).context("cannot read the clock")?;
+    Ok(u64::try_from(Duration::from(now).as_nanos())?)
+}

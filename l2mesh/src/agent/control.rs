@@ -1,0 +1,130 @@
+//! One agent per underlay interface: an abstract Unix socket named after the interface's index. It belongs to the network
+//! namespace and is gone with the process, so it can be neither left over nor in another's way.
+
+use std::{
+    io,
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixListener as StdListener, UnixStream as StdStream},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use nix::unistd::geteuid;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{UnixListener, UnixStream},
+    time::timeout,
+};
+
+/// What `l2mesh detach` says.
+const STOP: &[u8] = b"stop\n";
+/// How long it waits for the agent.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The agent's end.
+pub(crate) struct Control {
+    listener: UnixListener,
+}
+
+/// Somebody wants the agent to end.
+pub(crate) struct Request {
+    stream: UnixStream,
+}
+
+impl Control {
+    /// Becomes the agent of an interface.
+    ///
+    /// # Errors
+    /// There is one already: its process id is named.
+    pub(crate) fn claim(interface: &str, ifindex: u32) -> anyhow::Result<Self> {
+        match StdListener::bind_addr(&address(ifindex)?) {
+            Ok(listener) => {
+                listener.set_nonblocking(true)?;
+                Ok(Self { listener: UnixListener::from_std(listener)? })
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                let who =
+                    live_agent(ifindex)?.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+                bail!(
+                    "{interface} is attached already by {who}: stop that first, or run `l2mesh detach --iface {interface}`"
+                )
+            }
+            Err(error) => Err(error).context("cannot make the agent's socket"),
+        }
+    }
+
+    /// The next request to end. Only root, or whoever runs the agent, may ask; others are hung up on.
+    pub(crate) async fn next(&self) -> anyhow::Result<Request> {
+        loop {
+            let (mut stream, _) = self.listener.accept().await.context("the agent's socket failed")?;
+            let uid = stream.peer_cred()?.uid();
+            if uid != 0 && uid != geteuid().as_raw() {
+                log::warn!("user {uid} asked the agent to stop: refused");
+                continue;
+            }
+            let mut word = [0; STOP.len()];
+            // Somebody who only wants to know whether we are here says nothing.
+            if matches!(timeout(Duration::from_millis(200), stream.read_exact(&mut word)).await, Ok(Ok(_)))
+                && word == STOP
+            {
+                return Ok(Request { stream });
+            }
+        }
+    }
+}
+
+impl Request {
+    /// Says what was removed, or why it could not be.
+    pub(crate) async fn answer(mut self, removed: &anyhow::Result<Vec<String>>) {
+        let text = match removed {
+            Ok(names) => names.join("\n"),
+            Err(error) => format!("!{error:#}"),
+        };
+        // Whoever asked may have lost patience; it looks for itself then.
+        if let Err(error) = stream_text(&mut self.stream, &text).await {
+            log::debug!("nobody waits for the answer: {error}");
+        }
+    }
+}
+
+async fn stream_text(stream: &mut UnixStream, text: &str) -> io::Result<()> {
+    stream.write_all(text.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// Process id of the agent of an interface, if one lives.
+pub(crate) fn live_agent(ifindex: u32) -> anyhow::Result<Option<i32>> {
+    match StdStream::connect_addr(&address(ifindex)?) {
+        Ok(stream) => {
+            let credentials = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials)?;
+            Ok(Some(credentials.pid()))
+        }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(None),
+        Err(error) => Err(error).context("cannot ask for the agent"),
+    }
+}
+
+/// Asks a live agent to remove everything and end. `None` where there is no agent, or it did not answer in time.
+pub(crate) async fn ask_to_stop(ifindex: u32) -> anyhow::Result<Option<Vec<String>>> {
+    let stream = match StdStream::connect_addr(&address(ifindex)?) {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
+        Err(error) => return Err(error).context("cannot reach the agent"),
+    };
+    stream.set_nonblocking(true)?;
+    let mut stream = UnixStream::from_std(stream)?;
+    stream.write_all(STOP).await.context("the agent hung up")?;
+    let mut answer = String::new();
+    match timeout(PATIENCE, stream.read_to_string(&mut answer)).await {
+        Ok(Ok(_)) if answer.starts_with('!') => bail!("the agent says: {}", &answer[1..]),
+        Ok(Ok(_)) => Ok(Some(answer.lines().map(str::to_owned).collect())),
+        Ok(Err(error)) => Err(error).context("the agent hung up"),
+        Err(_) => Ok(None),
+    }
+}
+
+fn address(ifindex: u32) -> anyhow::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(format!("l2mesh/{ifindex}")).context("cannot name the agent's socket")
+}

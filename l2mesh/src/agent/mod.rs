@@ -1,0 +1,193 @@
+//! The process that stays: keeps next hops current, ages MAC addresses, watches the overlay interfaces, tells people.
+//!
+//! The dataplane does not need it from frame to frame: killed, it leaves everything forwarding as it was.
+
+mod ageing;
+pub(crate) use ageing::coarse_now_ns;
+pub(crate) mod control;
+mod events;
+mod next_hops;
+mod overlay;
+mod self_test;
+pub(crate) mod start;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::Context as _;
+use l2mesh_common::tables::{Fact, PeerId};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
+
+use crate::{
+    dataplane::{devices::Devices, hooks, object::Object, pins::PinDir, tables::Tables, teardown, view::View},
+    underlay::{
+        Netlink,
+        watch::{Change, Watch},
+    },
+};
+
+/// Changes of the network come in bursts; they are looked at together after this long.
+const SETTLE: Duration = Duration::from_millis(20);
+/// How often overlay interfaces are asked who listens on them: a sniffer may wait a second for what it wants to see.
+const OVERLAY_CHECK: Duration = Duration::from_millis(500);
+/// How often events are told and the driver's refusals looked for.
+const NEWS: Duration = Duration::from_secs(1);
+/// How often next hops are asked for a sign of life: what a BPF program sends keeps no neighbour entry fresh.
+const REFRESH: Duration = Duration::from_secs(10);
+/// How often the host's firewall is tested.
+const FIREWALL_CHECK: Duration = Duration::from_mins(1);
+
+/// How frames are received.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct ReceiveMode {
+    pub(crate) is_xdp: bool,
+    /// True if nobody asked for this one by name.
+    pub(crate) is_automatic: bool,
+    /// Why.
+    pub(crate) reason: String,
+}
+
+impl std::fmt::Display for ReceiveMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({})", if self.is_xdp { "xdp" } else { "tc" }, self.reason)
+    }
+}
+
+/// One mesh, running.
+pub(crate) struct Agent {
+    pub(crate) view: View,
+    pub(crate) pins: PinDir,
+    pub(crate) tables: Tables,
+    pub(crate) object: Object,
+    pub(crate) devices: Devices,
+    pub(crate) mode: ReceiveMode,
+    pub(crate) netlink: Netlink,
+    pub(crate) watch: Watch,
+    pub(crate) control: control::Control,
+    /// Whether the egress shortcut may be used at all.
+    pub(crate) may_shortcut: bool,
+    pub(crate) fdb_age: Duration,
+    pub(crate) persist: bool,
+    /// Why a peer cannot be reached, for those that cannot.
+    pub(crate) unreachable: BTreeMap<PeerId, String>,
+}
+
+/// Why the agent ends.
+enum End {
+    Signal,
+    /// `l2mesh detach` asked; it is told what was removed.
+    Asked(control::Request),
+}
+
+impl Agent {
+    /// Runs until it is told to stop, then removes everything unless it is to persist.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked any more, or something could not be removed.
+    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
+        let end = self.serve().await?;
+        match end {
+            End::Signal if self.persist => {
+                log::info!(
+                    "leaving the mesh in place (--persist): `l2mesh detach --iface {}` removes it",
+                    self.view.interface
+                );
+                Ok(())
+            }
+            End::Signal => self.remove().await.map(drop),
+            End::Asked(request) => {
+                let removed = self.remove().await;
+                request.answer(&removed).await;
+                removed.map(drop)
+            }
+        }
+    }
+
+    async fn remove(&self) -> anyhow::Result<Vec<String>> {
+        let removed = teardown::remove_all(&self.netlink, &self.view.interface, &self.pins).await.result()?;
+        log::info!("removed {}", removed.join(", "));
+        Ok(removed)
+    }
+
+    async fn serve(&mut self) -> anyhow::Result<End> {
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+        let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+        let [mut overlay, mut news, mut refresh, mut firewall, mut ageing] =
+            [OVERLAY_CHECK, NEWS, REFRESH, FIREWALL_CHECK, ageing::period(self.fdb_age)].map(|period| {
+                let mut ticks = interval(period);
+                // After a stop, once is enough.
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                ticks
+            });
+        let mut settled: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => return Ok(End::Signal),
+                _ = terminate.recv() => return Ok(End::Signal),
+                request = self.control.next() => return Ok(End::Asked(request?)),
+                change = self.watch.next() => {
+                    if self.concerns(change?) {
+                        settled.get_or_insert_with(|| Instant::now() + SETTLE);
+                    }
+                }
+                () = sleep_until(settled.unwrap_or_else(Instant::now)), if settled.is_some() => {
+                    settled = None;
+                    self.look_at_overlays().await?;
+                    self.look_up_next_hops().await?;
+                }
+                _ = overlay.tick() => self.look_at_overlays().await?,
+                _ = news.tick() => {
+                    self.tell_events();
+                    self.check_metadata()?;
+                }
+                _ = refresh.tick() => {
+                    self.refresh_neighbours().await?;
+                    self.look_up_next_hops().await?;
+                }
+                _ = firewall.tick() => self.test_firewall().await?,
+                _ = ageing.tick() => self.age()?,
+            }
+        }
+    }
+
+    /// True if a change may touch the next hops or our devices.
+    fn concerns(&self, change: Change) -> bool {
+        match change {
+            Change::Neighbour { oif, .. } => oif == self.view.ifindex || !self.is_ours(oif),
+            Change::Link(_)
+            | Change::LinkGone(_)
+            | Change::Route
+            | Change::Address(_)
+            | Change::Qdisc(_)
+            | Change::Filter(_)
+            | Change::Lost => true,
+        }
+    }
+
+    /// Neighbours on the overlay come and go with its traffic.
+    fn is_ours(&self, ifindex: u32) -> bool {
+        self.devices
+            .networks
+            .iter()
+            .any(|pair| pair.hidden == ifindex || pair.overlay.as_ref().is_some_and(|link| link.index == ifindex))
+    }
+
+    /// A driver that takes XDP programs but no metadata makes the XDP program pass every frame on: then it is only a cost.
+    fn check_metadata(&mut self) -> anyhow::Result<()> {
+        use l2mesh_common::verdict::Verdict;
+        if self.mode.is_xdp && self.mode.is_automatic && self.tables.counter(Verdict::NoMetadata)?.frames > 0 {
+            hooks::detach_xdp(&self.pins)?;
+            self.set_mode(false, "the driver passes no XDP metadata")?;
+        }
+        Ok(())
+    }
+
+    /// Notes and tells how frames are received from now on.
+    pub(crate) fn set_mode(&mut self, is_xdp: bool, reason: &str) -> anyhow::Result<()> {
+        self.mode = ReceiveMode { is_xdp, reason: reason.to_owned(), ..self.mode };
+        log::info!("mode {}", self.mode);
+        self.tables.set_fact(Fact::Mode, &self.mode.to_string())
+    }
+}

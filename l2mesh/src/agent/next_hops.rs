@@ -1,0 +1,95 @@
+//! How each peer is reached: routes and neighbours, kept current.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use l2mesh_common::{
+    tables::{NextHop, PeerId},
+    wire::{EncapsulatedV4, Endpoint},
+};
+
+use super::Agent;
+use crate::underlay::next_hop;
+
+impl Agent {
+    /// Looks every peer's next hop up and writes those that changed.
+    pub(crate) async fn look_up_next_hops(&mut self) -> anyhow::Result<()> {
+        for place in 0..self.view.peers.len() {
+            let (id, address) = (self.view.peers[place].id, self.view.peers[place].address);
+            match next_hop::next_hop(&self.netlink, address, Some(IpAddr::V4(self.view.local))).await? {
+                Ok(found) => self.reach(id, &found)?,
+                // A neighbour that does not answer now answered before: its address is the best guess still.
+                Err(reason @ next_hop::NoNextHop::Unresolved { .. }) => self.miss(id, &reason.to_string()),
+                Err(reason) => {
+                    if self.tables.peers.get(&id, 0)?.current().is_known() {
+                        self.tables.set_next_hop(id, NextHop::UNKNOWN)?;
+                    }
+                    self.miss(id, &reason.to_string());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the kernel ask next hops whose entry it has not confirmed lately.
+    pub(super) async fn refresh_neighbours(&self) -> anyhow::Result<()> {
+        let mut asked = BTreeSet::new();
+        for peer in &self.view.peers {
+            if let Some(route) = self.netlink.route_to(peer.address, Some(IpAddr::V4(self.view.local))).await?
+                && !route.local
+            {
+                let ip = route.gateway.unwrap_or(peer.address);
+                if asked.insert((route.oif, ip))
+                    && let Err(error) = self.netlink.solicit(route.oif, ip).await
+                {
+                    log::debug!("{error}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn reach(&mut self, id: PeerId, found: &next_hop::NextHop) -> anyhow::Result<()> {
+        let Some(next_hop) = self.next_hop(id, found) else {
+            self.miss(id, "it is reached over IPv6, which this version does not carry frames over");
+            return Ok(());
+        };
+        if *self.tables.peers.get(&id, 0)?.current() != next_hop {
+            self.tables.set_next_hop(id, next_hop)?;
+            log::debug!("{}: next hop {} on interface {}", self.name(id), found.destination_mac, found.oif);
+        }
+        if self.unreachable.remove(&id).is_some() {
+            log::info!("{}: reachable", self.name(id));
+        }
+        Ok(())
+    }
+
+    fn next_hop(&self, id: PeerId, found: &next_hop::NextHop) -> Option<NextHop> {
+        let peer = self.view.peers.iter().find(|peer| peer.id == id)?;
+        let IpAddr::V4(address) = peer.address else { return None };
+        let source = Endpoint { mac: found.source_mac, address: self.view.local.into() };
+        let destination = Endpoint { mac: found.destination_mac, address: address.into() };
+        let underlay_mtu = found.route_mtu.unwrap_or(found.mtu).min(found.mtu);
+        Some(NextHop {
+            ifindex: found.oif,
+            mtu: underlay_mtu.saturating_sub(self.view.overhead),
+            template: EncapsulatedV4::template(source, destination, self.view.port),
+        })
+    }
+
+    /// Says once why a peer cannot be reached.
+    fn miss(&mut self, id: PeerId, reason: &str) {
+        if self.unreachable.get(&id).is_none_or(|before| before != reason) {
+            log::warn!("{}: {reason}", self.name(id));
+            self.unreachable.insert(id, reason.to_owned());
+        }
+    }
+
+    fn name(&self, id: PeerId) -> String {
+        self.view
+            .peers
+            .iter()
+            .find(|peer| peer.id == id)
+            .map(|peer| format!("{} ({})", peer.name, peer.address))
+            .unwrap_or_default()
+    }
+}

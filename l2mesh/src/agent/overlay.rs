@@ -1,0 +1,206 @@
+//! The overlay interfaces: where they are, what MAC address and MTU they have, and whether frames may be taken on their
+//! egress, before taps and qdiscs see them.
+
+use std::{collections::BTreeSet, fmt, fs};
+
+use anyhow::Context as _;
+use aya::programs::TcAttachType;
+use l2mesh_common::tables::{Label, LabelKey, Port};
+
+use super::Agent;
+use crate::{
+    dataplane::{
+        fill::network_value,
+        hooks::{self, Hook},
+        object::Tc,
+        pins::netns_cookie,
+        view::View,
+    },
+    underlay::Link,
+};
+
+/// `ETH_P_ALL`: only such packet sockets see what an interface sends.
+const ETH_P_ALL: u16 = 3;
+
+impl Agent {
+    /// Looks at every overlay interface and writes what changed.
+    pub(crate) async fn look_at_overlays(&mut self) -> anyhow::Result<()> {
+        let links = self.netlink.links_with_alias(&View::alias_prefix(&self.view.interface)).await?;
+        let sniffed = Sniffers::read()?;
+        let clsact = self.netlink.links_with_clsact().await?;
+        let cookie = netns_cookie()?;
+        for place in 0..self.devices.networks.len() {
+            let (vni, hidden) = (self.devices.networks[place].vni, self.devices.networks[place].hidden);
+            let alias = self.view.alias(vni);
+            let is_overlay = |link: &&Link| link.index != hidden && link.alias.as_deref() == Some(&*alias);
+            self.update(place, links.iter().find(is_overlay))?;
+            if !links.iter().any(|link| link.index == hidden) {
+                log::error!(
+                    "{}: somebody removed it, network {} is down until the next attach",
+                    self.view.networks[place].interface,
+                    self.view.networks[place].name
+                );
+                continue;
+            }
+            let master = self.devices.networks[place].overlay.as_ref().and_then(|link| link.master);
+            let under_bridge = match master {
+                Some(index) => self
+                    .netlink
+                    .link_by_index(index)
+                    .await?
+                    .is_some_and(|master| master.kind.as_deref() == Some("bridge")),
+                None => false,
+            };
+            let transmit = match &self.devices.networks[place].overlay {
+                Some(link) => self.transmit(link, under_bridge, &sniffed, &clsact),
+                None => Transmit::Hidden("the interface is in another namespace".to_owned()),
+            };
+            self.decide(place, &transmit, cookie)?;
+        }
+        Ok(())
+    }
+
+    /// The overlay interface came, went or changed.
+    fn update(&mut self, place: usize, found: Option<&Link>) -> anyhow::Result<()> {
+        let pair = &mut self.devices.networks[place];
+        let before = pair.overlay.take();
+        pair.overlay = found.cloned();
+        if let Some(mac) = found.and_then(|link| link.mac) {
+            pair.mac = mac;
+        }
+        let (index, index_before) = (found.map(|link| link.index), before.map(|link| link.index));
+        let (vni, value) = (pair.vni, network_value(&self.view.networks[place], pair));
+        if self.tables.networks.get(&vni, 0)? != value {
+            self.tables.networks.insert(vni, value, 0).context("cannot write NETWORKS")?;
+        }
+        if index != index_before {
+            if let Some(gone) = index_before {
+                crate::dataplane::tables::remove(&mut self.tables.ports, &gone)?;
+            }
+            if let Some(link) = found {
+                self.attach_egress(vni, &link.name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the egress program onto an overlay interface; without it everything goes through the hidden peer.
+    pub(crate) fn attach_egress(&mut self, vni: u32, interface: &str) {
+        if !self.may_shortcut {
+            return;
+        }
+        let hook = Hook { interface, program: Tc::OverlayEgress, side: TcAttachType::Egress, vni: Some(vni) };
+        if let Err(error) = hooks::attach_tc(&mut self.object, &self.pins, hook) {
+            log::info!("no egress shortcut on {interface}: {error:#}");
+            self.may_shortcut = false;
+        }
+    }
+
+    /// Where frames of an overlay interface are taken: on its egress only if nobody misses them there.
+    fn transmit(&self, link: &Link, under_bridge: bool, sniffers: &Sniffers, clsact: &BTreeSet<u32>) -> Transmit {
+        let name = &link.name;
+        let qdisc = link.qdisc.as_deref().unwrap_or("noqueue");
+        let objection = if !self.may_shortcut {
+            "the shortcut is switched off".to_owned()
+        } else if qdisc != "noqueue" {
+            format!("{name} has the qdisc {qdisc}")
+        } else if link.promiscuity > u32::from(under_bridge) || sniffers.listen_on(link.index) {
+            format!("somebody sniffs on {name}")
+        } else if clsact.contains(&link.index) {
+            format!("{name} has a clsact qdisc")
+        } else {
+            match hooks::programs_at(name, TcAttachType::Egress) {
+                Ok(0 | 1) => return Transmit::Shortcut,
+                Ok(_) => format!("{name} has other TC programs on its egress"),
+                Err(error) => format!("{error:#}"),
+            }
+        };
+        Transmit::Hidden(objection)
+    }
+
+    /// Opens or closes the shortcut of a network and notes why.
+    fn decide(&mut self, place: usize, transmit: &Transmit, netns_cookie: u64) -> anyhow::Result<()> {
+        let pair = &self.devices.networks[place];
+        let vni = pair.vni;
+        if let Some(overlay) = &pair.overlay {
+            let flags = if *transmit == Transmit::Shortcut { Port::SHORTCUT } else { 0 };
+            let port = Port { vni, flags, netns_cookie };
+            if !self.tables.ports.get(&overlay.index, 0).is_ok_and(|found| found == port) {
+                self.tables.ports.insert(overlay.index, port, 0).context("cannot write PORTS")?;
+            }
+        }
+        let (key, text) = (LabelKey::transmit(vni), transmit.to_string());
+        if self.tables.label(key) != text {
+            log::debug!("VNI {vni}: {text}");
+            self.tables.labels.insert(key, Label::new(&text), 0).context("cannot write LABELS")?;
+        }
+        Ok(())
+    }
+}
+
+/// Where a network's frames are taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Transmit {
+    /// On the overlay interface's egress.
+    Shortcut,
+    /// At the hidden peer, for this reason.
+    Hidden(String),
+}
+
+impl fmt::Display for Transmit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shortcut => f.write_str("egress shortcut"),
+            Self::Hidden(reason) => write!(f, "hidden peer: {reason}"),
+        }
+    }
+}
+
+/// Packet sockets of this namespace that see what interfaces send.
+struct Sniffers {
+    /// Interface indexes; 0 is all of them.
+    on: BTreeSet<u32>,
+}
+
+impl Sniffers {
+    fn read() -> anyhow::Result<Self> {
+        const PATH: &str = "/proc/thread-self/net/packet";
+        let text = match fs::read_to_string(PATH) {
+            Ok(text) => text,
+            // A kernel without packet sockets has no sniffers.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error).with_context(|| format!("cannot read {PATH}")),
+        };
+        Ok(Self { on: sniffers(&text) })
+    }
+
+    fn listen_on(&self, ifindex: u32) -> bool {
+        self.on.contains(&ifindex) || self.on.contains(&0)
+    }
+}
+
+/// Columns: sk, `RefCnt`, Type, Proto (hexadecimal), Iface, R, Rmem, User, Inode (`packet_seq_show` in `net/packet/af_packet.c`).
+fn sniffers(text: &str) -> BTreeSet<u32> {
+    let row = |line: &str| {
+        let mut columns = line.split_whitespace().skip(3);
+        let protocol = u16::from_str_radix(columns.next()?, 16).ok()?;
+        let ifindex = columns.next()?.parse().ok()?;
+        (protocol == ETH_P_ALL).then_some(ifindex)
+    };
+    text.lines().skip(1).filter_map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packet_sockets() {
+        let text = "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n\
+                    ffff8881 3      3    0003   7     1 0      0      22893\n\
+                    ffff8882 3      2    88cc   8     1 0      0      22894\n\
+                    ffff8883 3      3    0003   0     1 0      0      22895\n";
+        assert_eq!(sniffers(text), BTreeSet::from([0, 7]));
+        assert_eq!(sniffers(""), BTreeSet::new());
+    }
+}

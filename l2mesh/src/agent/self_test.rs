@@ -1,0 +1,97 @@
+//! Does the host's firewall let the mesh port in? What the programs hand to the kernel's receive path goes through its
+//! INPUT chains: a firewall that drops the port lets pings pass and hangs bulk TCP (design.md 3).
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use aya::programs::{TestRun as _, TestRunOptions};
+use l2mesh_common::{
+    tables::Fact,
+    verdict::Verdict,
+    wire::{EncapsulatedV4, Endpoint, EtherType, EthernetHeader, MacAddr, OuterV4, Vni},
+};
+use tokio::time::{Instant, sleep};
+
+use super::Agent;
+use crate::dataplane::{
+    hooks::{self, XdpOutcome},
+    object::Tc,
+};
+
+/// How long the frame may take.
+const LIMIT: Duration = Duration::from_secs(1);
+/// Any port of the range that VTEPs use.
+const FIRST_SOURCE_PORT: u16 = 49152;
+/// Octets of the test frame.
+const FRAME: usize = 60;
+
+impl Agent {
+    /// Sends ourselves a frame the way that merged frames take and says if it does not arrive.
+    pub(crate) async fn test_firewall(&mut self) -> anyhow::Result<()> {
+        let Some(frame) = self.test_frame().await? else { return Ok(()) };
+        let before = self.tables.counter(Verdict::SelfTest)?.frames;
+        let program = self.object.tc(&self.pins, Tc::SelfTest)?;
+        let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() };
+        program.test_run(options).context("cannot run the firewall test")?;
+        let deadline = Instant::now() + LIMIT;
+        while self.tables.counter(Verdict::SelfTest)?.frames == before {
+            if Instant::now() > deadline {
+                return self.firewall_drops();
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        let arrives = format!("lets UDP port {} in", self.devices.helper_port);
+        if self.tables.fact(Fact::Firewall) != arrives {
+            log::info!("the host's firewall {arrives}");
+            self.tables.set_fact(Fact::Firewall, &arrives)?;
+        }
+        Ok(())
+    }
+
+    fn firewall_drops(&mut self) -> anyhow::Result<()> {
+        let port = self.devices.helper_port;
+        let drops = format!("drops UDP port {port}");
+        if self.tables.fact(Fact::Firewall) != drops {
+            self.tables.set_fact(Fact::Firewall, &drops)?;
+            log::warn!(
+                "the host's firewall drops UDP port {port}: pings pass, but bulk TCP received in mode tc hangs. Allow it, \
+                 as with `iptables -I INPUT -p udp --dport {port} -j ACCEPT` or `nft insert rule inet filter input udp dport {port} accept`"
+            );
+        }
+        if self.mode.is_automatic && !self.mode.is_xdp {
+            let View { interface, ifindex, .. } = &self.view;
+            if hooks::attach_xdp(&mut self.object, &self.pins, interface, *ifindex)? == XdpOutcome::Attached {
+                self.set_mode(true, "the host's firewall drops the mesh port, which mode tc needs")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A frame from a peer to us: from ourselves, the kernel would drop it as martian.
+    async fn test_frame(&self) -> anyhow::Result<Option<Vec<u8>>> {
+        let Some(peer) = self.view.peers.iter().find_map(|peer| match peer.address {
+            std::net::IpAddr::V4(address) => Some(address),
+            std::net::IpAddr::V6(_) => None,
+        }) else {
+            return Ok(None);
+        };
+        let Some(mac) = self.netlink.link_by_index(self.view.ifindex).await?.and_then(|link| link.mac) else {
+            return Ok(None);
+        };
+        let Some(vni) = self.view.networks.first().and_then(|network| Vni::new(network.vni).ok()) else {
+            return Ok(None);
+        };
+        // Locally administered and never seen on any wire: the frame ends in this host.
+        let nobody = MacAddr([2, 0x6c, 0x32, 0, 0, 1]);
+        let source = Endpoint { mac: nobody, address: peer.into() };
+        let destination = Endpoint { mac, address: self.view.local.into() };
+        let inner = EthernetHeader::new(MacAddr::BROADCAST, nobody, EtherType::SELF_TEST);
+        let template = EncapsulatedV4::template(source, destination, self.view.port);
+        let headers = template.for_frame(vni, inner, u32::try_from(FRAME)?, FIRST_SOURCE_PORT);
+        let mut frame = bytemuck::bytes_of(&headers).to_vec();
+        frame.resize(OuterV4::LEN + FRAME, 0);
+        Ok(Some(frame))
+    }
+}
+
+use crate::dataplane::view::View;

@@ -1,0 +1,361 @@
+//! From the command line to a running mesh, in the order in which a failure does no harm.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{IpAddr, Ipv4Addr, ToSocketAddrs as _},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use aya::programs::TcAttachType;
+use l2mesh_common::{
+    tables::{Fact, PeerId},
+    wire::Ipv4Octets,
+};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Agent, ReceiveMode, control::Control};
+use crate::{
+    cli::{AttachArgs, Mode},
+    config::{Host, Mesh, ResolveError, Severity, TxHook},
+    dataplane::{
+        devices::{self, Devices, Known},
+        fill::fill,
+        hooks::{self, Hook, XdpOutcome},
+        object::{Object, Tc},
+        pins::{Owner, PinDir, State},
+        tables::Tables,
+        teardown,
+        view::{Place, View},
+    },
+    underlay::{Link, Netlink, features::driver, watch::Watch},
+};
+
+/// How often a network that is not there yet is looked for when nothing tells of it, as a resolver does not.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long attach waits for the first answers of next hops before it says that it is up.
+const FIRST_ANSWERS: Duration = Duration::from_secs(2);
+/// Drivers whose XDP programs cannot pass metadata on (`xdp_prepare_buff(.., false)`; dataplane.md 5).
+const WITHOUT_METADATA: [&str; 7] = ["ena", "gve", "gvnic", "hv_netvsc", "mana", "vmxnet3", "xen-netfront"];
+
+/// Joins the mesh. Returns when it is up; until then nothing is left behind on failure.
+///
+/// # Errors
+/// One sentence that says what is wrong, where, and what to do.
+pub(crate) async fn start(args: &AttachArgs, pin_root: &Path) -> anyhow::Result<Agent> {
+    require_privileges()?;
+    ensure!(args.mode != Mode::Kernel, "--mode kernel is not in this version: use auto, xdp or tc");
+    let netlink = Netlink::open()?;
+    let link = underlay_interface(&netlink, &args.iface).await?;
+    let control = Control::claim(&link.name, link.index)?;
+    let mut watch = Watch::open()?;
+    let identity = identity(args, &netlink, &link, &mut watch).await?;
+    for item in identity.mesh.not_yet() {
+        match item.severity {
+            Severity::Refuse => bail!("{}", item.text),
+            Severity::Warn => log::warn!("{}", item.text),
+        }
+    }
+    let owner = Owner::new(&link.name, link.index)?;
+    let pins = PinDir::of(pin_root, &owner)?;
+    let adopts = match pins.state(&owner)? {
+        State::Valid => true,
+        State::OtherLayout => bail!(
+            "{} was attached by another version of l2mesh whose tables this one cannot read: run `l2mesh detach --iface {}` first",
+            link.name,
+            link.name
+        ),
+        State::Empty | State::Stale => {
+            // What a killed attach left half made.
+            let gone = teardown::remove_all(&netlink, &link.name, &pins).await.result()?;
+            if !gone.is_empty() {
+                log::info!("removed what an earlier attach left: {}", gone.join(", "));
+            }
+            false
+        }
+    };
+    let built = build(args, &identity, &link, &owner, &pins, adopts, &netlink).await;
+    let (view, tables, object, devices, mode) = match built {
+        Ok(built) => built,
+        Err(error) if adopts => return Err(error.context("the mesh keeps forwarding as before, without an agent")),
+        Err(error) => {
+            let removed = teardown::remove_all(&netlink, &link.name, &pins).await;
+            for failure in &removed.failed {
+                log::error!("{failure:#}");
+            }
+            return Err(error);
+        }
+    };
+    let underlay = &identity.mesh.underlay;
+    let mut agent = Agent {
+        view,
+        pins,
+        tables,
+        object,
+        devices,
+        mode,
+        netlink,
+        watch,
+        control,
+        may_shortcut: args.tx_hook.unwrap_or(underlay.tx_hook) == TxHook::Auto,
+        fdb_age: underlay.fdb_age,
+        persist: args.persist,
+        unreachable: BTreeMap::new(),
+    };
+    agent.finish(adopts).await?;
+    Ok(agent)
+}
+
+impl Agent {
+    /// Egress programs, first next hops, overlay interfaces up.
+    async fn finish(&mut self, adopts: bool) -> anyhow::Result<()> {
+        for place in 0..self.devices.networks.len() {
+            let pair = &self.devices.networks[place];
+            self.netlink.set_up(pair.hidden).await?;
+            if let Some(overlay) = pair.overlay.clone() {
+                self.attach_egress(pair.vni, &overlay.name);
+                if !adopts {
+                    self.netlink.set_up(overlay.index).await?;
+                }
+            }
+        }
+        self.look_at_overlays().await?;
+        let deadline = Instant::now() + FIRST_ANSWERS;
+        loop {
+            self.look_up_next_hops().await?;
+            if self.unreachable.is_empty() || Instant::now() > deadline {
+                break;
+            }
+            // An answer is a change; so is much else.
+            drop(timeout(Duration::from_millis(100), self.watch.next()).await);
+        }
+        self.test_firewall().await
+    }
+
+    /// The one line that says that the mesh is up.
+    pub(crate) fn up_line(&self) -> String {
+        let View { interface, node, peers, networks, .. } = &self.view;
+        let networks: Vec<String> =
+            networks.iter().take(3).map(|it| format!("{} (VNI {}) on {}", it.name, it.vni, it.interface)).collect();
+        let more = self.view.networks.len().saturating_sub(3);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let missing = match self.unreachable.len() {
+            0 => String::new(),
+            count => format!(", {count} not reachable yet"),
+        };
+        let peers = peers.len();
+        format!(
+            "up: node {node} on {interface}, {peers} peers{missing}, {}{more}, mode {}",
+            networks.join(", "),
+            self.mode
+        )
+    }
+}
+
+type Built = (View, Tables, Object, Devices, ReceiveMode);
+
+async fn build(
+    args: &AttachArgs,
+    identity: &Identity,
+    link: &Link,
+    owner: &Owner,
+    pins: &PinDir,
+    adopts: bool,
+    netlink: &Netlink,
+) -> anyhow::Result<Built> {
+    let (known_peers, known_devices) = if adopts { known(&Tables::open(pins)?)? } else { Default::default() };
+    let place = Place { interface: &link.name, ifindex: link.index, mtu: link.mtu, local: identity.local };
+    let view = View::new(&identity.mesh, identity.own, place, &known_peers)?;
+    pins.create()?;
+    let underlay = &identity.mesh.underlay;
+    let devices = devices::ensure(netlink, &view, underlay.private_port, &known_devices).await?;
+    let mut object = Object::load(pins, underlay.fdb_size)?;
+    let mut tables = Tables::open(pins)?;
+    let locals: Vec<Ipv4Octets> = identity
+        .addresses
+        .iter()
+        .filter_map(|address| match address {
+            IpAddr::V4(address) => Some((*address).into()),
+            IpAddr::V6(_) => None,
+        })
+        .collect();
+    fill(&mut tables, &view, &devices, &locals)?;
+    let port = if devices.helper_port == view.port {
+        format!("{} is ours", view.port)
+    } else {
+        format!("{} belongs to somebody else, {} is ours", view.port, devices.helper_port)
+    };
+    tables.set_fact(Fact::UdpPort, &port)?;
+    let mode = attach_programs(args.mode, &mut object, pins, &view, &devices, netlink).await?;
+    tables.set_fact(Fact::Mode, &mode.to_string())?;
+    // Last: from here on the pins are those of a whole attach.
+    tables.meta.set(0, owner.meta()?, 0).context("cannot write META")?;
+    Ok((view, tables, object, devices, mode))
+}
+
+/// TC first, XDP last: with XDP and no TC, inner frames would enter the host's stack as the NIC's own.
+async fn attach_programs(
+    wanted: Mode,
+    object: &mut Object,
+    pins: &PinDir,
+    view: &View,
+    devices: &Devices,
+    netlink: &Netlink,
+) -> anyhow::Result<ReceiveMode> {
+    for pair in &devices.networks {
+        let hidden =
+            netlink.link_by_index(pair.hidden).await?.context("the hidden peer is gone: somebody removed it")?;
+        let hook =
+            Hook { interface: &hidden.name, program: Tc::Overlay, side: TcAttachType::Ingress, vni: Some(pair.vni) };
+        hooks::attach_tc(object, pins, hook)?;
+    }
+    for (interface, program) in [(&*devices.helper.name, Tc::Helper), (&*view.interface, Tc::Underlay)] {
+        hooks::attach_tc(object, pins, Hook { interface, program, side: TcAttachType::Ingress, vni: None })?;
+    }
+    let driver = driver(&view.interface).unwrap_or_default();
+    let objection = match wanted {
+        Mode::Tc => Some("as asked for".to_owned()),
+        Mode::Auto if driver == "veth" => Some("veth copies every frame for XDP".to_owned()),
+        Mode::Auto if WITHOUT_METADATA.contains(&&*driver) => {
+            Some(format!("the driver {driver} passes no XDP metadata"))
+        }
+        _ => None,
+    };
+    let is_automatic = wanted == Mode::Auto;
+    if let Some(reason) = objection {
+        hooks::detach_xdp(pins)?;
+        return Ok(ReceiveMode { is_xdp: false, is_automatic, reason });
+    }
+    match hooks::attach_xdp(object, pins, &view.interface, view.ifindex)? {
+        XdpOutcome::Attached => {
+            let reason = if is_automatic {
+                format!("the driver {driver} takes XDP programs")
+            } else {
+                "as asked for".to_owned()
+            };
+            Ok(ReceiveMode { is_xdp: true, is_automatic, reason })
+        }
+        XdpOutcome::Refused(reason) if is_automatic => Ok(ReceiveMode { is_xdp: false, is_automatic, reason }),
+        XdpOutcome::Refused(reason) => bail!("no mode xdp: {reason}: use --mode tc"),
+    }
+}
+
+/// What the tables of an earlier attach say about peers and devices.
+fn known(tables: &Tables) -> anyhow::Result<(Vec<(IpAddr, PeerId)>, Known)> {
+    let peers = tables.vteps.iter().map(|entry| entry.map(|(address, id)| (address.ip(), id)));
+    let pairs =
+        tables.networks.iter().map(|entry| entry.map(|(vni, network)| (vni, network.port_ifindex, network.mac)));
+    let settings = tables.settings.get(&0, 0)?;
+    let helper = Some((settings.helper_ifindex, settings.helper_port, settings.port));
+    Ok((peers.collect::<Result<_, _>>()?, Known { pairs: pairs.collect::<Result<_, _>>()?, helper }))
+}
+
+async fn underlay_interface(netlink: &Netlink, name: &str) -> anyhow::Result<Link> {
+    let Some(link) = netlink.link_by_name(name).await? else {
+        let names: Vec<String> =
+            netlink.links().await?.into_iter().map(|link| link.name).filter(|name| name != "lo").collect();
+        bail!("there is no interface {name:?}: there are {}", names.join(", "));
+    };
+    ensure!(
+        link.has_ethernet,
+        "{name} has no Ethernet header: mode kernel is for such interfaces, and not in this version"
+    );
+    ensure!(link.up, "{name} is down: bring it up first, `ip link set {name} up`");
+    Ok(link)
+}
+
+/// Who this host is.
+struct Identity {
+    mesh: Mesh,
+    own: usize,
+    local: Ipv4Addr,
+    addresses: Vec<IpAddr>,
+}
+
+/// Waits until the configuration can be matched with the interface: at boot, addresses, routes and the resolver may come later.
+async fn identity(args: &AttachArgs, netlink: &Netlink, link: &Link, watch: &mut Watch) -> anyhow::Result<Identity> {
+    let mut told = String::new();
+    loop {
+        match try_identity(args, netlink, link).await? {
+            Ok(identity) => return Ok(identity),
+            Err(reason) => {
+                if reason != told {
+                    log::warn!("waiting: {reason}");
+                    told = reason;
+                }
+                tokio::select! {
+                    change = watch.next() => drop(change?),
+                    () = sleep(RETRY) => {}
+                }
+            }
+        }
+    }
+}
+
+/// The outer error is final, the inner one may pass.
+async fn try_identity(args: &AttachArgs, netlink: &Netlink, link: &Link) -> anyhow::Result<Result<Identity, String>> {
+    let addresses = netlink.addresses(link.index).await?;
+    if addresses.is_empty() && args.local.is_none() {
+        return Ok(Err(format!("{} has no address yet", link.name)));
+    }
+    let host = Host { node: args.node.as_deref(), local: args.local, interface: &link.name, addresses: &addresses };
+    let mut mesh = match &args.config {
+        Some(path) => Mesh::from_file(path)?,
+        None => Mesh::from_flags(&args.mesh, &host)?,
+    };
+    let lookup = |name: &str| (name, 0).to_socket_addrs().map(|found| found.map(|address| address.ip()).collect());
+    match mesh.resolve(lookup) {
+        Ok(()) => {}
+        Err(error @ ResolveError::Lookup { .. }) => return Ok(Err(error.to_string())),
+        Err(ResolveError::Config(errors)) => return Err(errors.into()),
+    }
+    let own = mesh.this_node(&host)?;
+    let local = match local_address(args, netlink, &mesh, own, &addresses).await? {
+        Ok(local) => local,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    Ok(Ok(Identity { mesh, own, local, addresses }))
+}
+
+/// The outer source: `--local`, else the node's address if it is on the interface, else the preferred source of the route
+/// to a peer (behind 1:1 NAT).
+async fn local_address(
+    args: &AttachArgs,
+    netlink: &Netlink,
+    mesh: &Mesh,
+    own: usize,
+    addresses: &[IpAddr],
+) -> anyhow::Result<Result<Ipv4Addr, String>> {
+    let written = mesh.nodes[own].address.ip().filter(|address| addresses.contains(address));
+    let mut found = args.local.or(written);
+    for node in
+        mesh.nodes.iter().enumerate().filter(|(index, _)| *index != own).filter_map(|(_, node)| node.address.ip())
+    {
+        if found.is_some() {
+            break;
+        }
+        found = netlink.route_to(node, None).await?.and_then(|route| route.preferred_source);
+    }
+    match found {
+        Some(IpAddr::V4(address)) => Ok(Ok(address)),
+        Some(IpAddr::V6(address)) => bail!("{address} is an IPv6 address: this version carries frames over IPv4 only"),
+        None => Ok(Err("no route to any peer yet".to_owned())),
+    }
+}
+
+/// `CAP_NET_ADMIN` and `CAP_BPF`, numbers 12 and 39 (linux/capability.h).
+fn require_privileges() -> anyhow::Result<()> {
+    const NEEDED: u64 = 1 << 12 | 1 << 39;
+    let status = fs::read_to_string("/proc/thread-self/status").context("cannot read /proc/thread-self/status")?;
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    ensure!(
+        effective.is_some_and(|set| set & NEEDED == NEEDED),
+        "attach needs CAP_NET_ADMIN and CAP_BPF: run it as root"
+    );
+    Ok(())
+}

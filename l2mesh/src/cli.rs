@@ -1,0 +1,276 @@
+//! The command line: clap types and help texts, no logic.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use l2mesh_common::wire::Vni;
+
+use crate::config::{MeshFlags, TxHook};
+
+/// One Ethernet segment over hosts that share nothing but IP.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "l2mesh", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  l2mesh attach --iface eth0 --config mesh.toml
+  l2mesh status
+  l2mesh detach --iface eth0
+
+Only attach and detach change anything, and they need root. Logs go to stderr: RUST_LOG=debug.")]
+pub(crate) struct Cli {
+    /// Where maps, programs and links are pinned, in a bpf file system
+    #[arg(long, global = true, value_name = "DIR", default_value = "/sys/fs/bpf/l2mesh")]
+    pub pin_dir: PathBuf,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The verbs.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Join the mesh and stay as its agent until SIGINT or SIGTERM
+    Attach(AttachArgs),
+    /// Remove everything that attach made, also after a crash
+    Detach(DetachArgs),
+    /// Show what the kernel holds right now; no agent is needed
+    Maps(MapsArgs),
+    /// Show the mesh at a glance
+    Status(StatusArgs),
+    /// Validate a configuration file
+    Check(CheckArgs),
+}
+
+/// What `attach` is told.
+#[derive(Clone, Debug, Args)]
+#[command(override_usage = "\
+l2mesh attach --iface IFACE --config FILE [OPTIONS]
+       l2mesh attach --iface IFACE --vni VNI --peer ADDRESS... [OPTIONS]")]
+#[command(after_help = "\
+Examples:
+  l2mesh attach --iface eth0 --config mesh.toml
+  l2mesh attach --iface eth0 --vni 16 --peer 192.168.226.5 --peer 192.168.226.6
+  l2mesh attach --iface eth0 --vni 0xff01 --peer 203.0.113.20 --plain-peer 203.0.113.40 \\
+                --overlay lan0 --address 10.8.0.1/24")]
+pub(crate) struct AttachArgs {
+    /// The underlay interface, which carries the frames
+    #[arg(long)]
+    pub iface: String,
+    /// The mesh, as a TOML file: the same on every host
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "vni", "peer", "plain_peer", "relay", "allow_relay", "overlay", "address", "port", "private_port",
+    ])]
+    pub config: Option<PathBuf>,
+    /// Which node this host is [default: the one whose address is on the interface]
+    #[arg(
+        long,
+        value_name = "NAME",
+        long_help = "\
+Which node this host is [default: the one whose address is on the interface]
+
+Without a file a node is called by the address where the others reach it: give that one behind NAT."
+    )]
+    pub node: Option<String>,
+    /// Outer source address [default: the node's, if the interface has it, else as routed]
+    #[arg(long, value_name = "ADDRESS")]
+    pub local: Option<IpAddr>,
+    /// Where received frames are taken
+    #[arg(long, value_enum, default_value_t = Mode::Auto)]
+    pub mode: Mode,
+    /// Where frames to send are taken [default: as in the file, else auto]
+    #[arg(long, value_enum)]
+    pub tx_hook: Option<TxHook>,
+    /// Leave the mesh in place when the agent ends
+    #[arg(long)]
+    pub persist: bool,
+    /// The mesh without a file.
+    #[command(flatten)]
+    pub mesh: MeshFlags,
+}
+
+/// Where received frames are taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Mode {
+    /// The best that works on this interface
+    Auto,
+    /// In the driver, before a socket buffer is made
+    Xdp,
+    /// At the interface's ingress
+    Tc,
+    /// By the kernel's vxlan device: for interfaces without Ethernet, such as wg0
+    Kernel,
+}
+
+/// What `detach` is told.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  l2mesh detach --iface eth0
+  l2mesh detach --stale
+
+Nothing to remove is success.")]
+#[group(id = "what", required = true, multiple = false)]
+pub(crate) struct DetachArgs {
+    /// The underlay interface
+    #[arg(long)]
+    pub iface: Option<String>,
+    /// What is left of network namespaces and interfaces that are gone
+    #[arg(long)]
+    pub stale: bool,
+}
+
+/// What `maps` is told.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  l2mesh maps
+  l2mesh maps macs --vni 0xff01
+  l2mesh maps counters --watch
+  l2mesh maps peers --json")]
+pub(crate) struct MapsArgs {
+    /// Which table [default: all of them]
+    #[arg(value_enum)]
+    pub table: Option<Table>,
+    /// The underlay interface; needed when there is more than one mesh
+    #[arg(long)]
+    pub iface: Option<String>,
+    /// Only this network: decimal or 0x and hexadecimal
+    #[arg(long)]
+    pub vni: Option<Vni>,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+    /// Show it again every second until interrupted
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// The tables of `maps`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Table {
+    /// Which networks are carried, and by which interfaces
+    Networks,
+    /// The other hosts and how they are reached
+    Peers,
+    /// Every path to every peer and whether it is up
+    Paths,
+    /// Behind which peer each MAC address is
+    Macs,
+    /// How many frames went where, and why some did not
+    Counters,
+}
+
+/// What `status` is told.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  l2mesh status
+  l2mesh status --iface eth0 --json")]
+pub(crate) struct StatusArgs {
+    /// The underlay interface; needed when there is more than one mesh
+    #[arg(long)]
+    pub iface: Option<String>,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `check` is told.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Example:
+  l2mesh check --config mesh.toml")]
+pub(crate) struct CheckArgs {
+    /// The file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// For programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, error::ErrorKind};
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, ErrorKind> {
+        Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.kind())
+    }
+
+    fn attach(line: &str) -> Result<AttachArgs, ErrorKind> {
+        match parse(&format!("l2mesh attach --iface eth0 {line}"))?.command {
+            Command::Attach(args) => Ok(args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn clap_finds_nothing_wrong() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn attach_by_flags() {
+        let line = "--vni 0xff01 --peer 192.0.2.2 --plain-peer 192.0.2.3 --relay 192.0.2.4 --peer 2001:db8::5 \
+                    --allow-relay --overlay lan0 --address 10.8.0.1/24 --address fd00::1/64 --port 8472 --private-port \
+                    --node 192.0.2.1 --local 10.0.0.1 --mode tc --tx-hook port --persist";
+        let args = attach(line).expect("a valid command line");
+        assert_eq!(args.mesh.vni.map(Vni::get), Some(0xff01));
+        assert_eq!(args.mesh.peer.len(), 2);
+        assert_eq!(args.mesh.address.len(), 2);
+        assert_eq!((args.mode, args.tx_hook), (Mode::Tc, Some(TxHook::Port)));
+        assert!(args.persist && args.config.is_none());
+    }
+
+    #[test]
+    fn attach_by_file() {
+        let args = attach("--config mesh.toml --node ovh --local 10.0.0.1 --mode xdp").expect("a valid command line");
+        assert_eq!(args.config, Some("mesh.toml".into()));
+        assert_eq!(args.mesh, MeshFlags::default());
+    }
+
+    #[test]
+    fn attach_refused() {
+        use ErrorKind::{ArgumentConflict, InvalidValue, MissingRequiredArgument, ValueValidation};
+        for (line, kind) in [
+            ("", MissingRequiredArgument),
+            ("--vni 16", MissingRequiredArgument),
+            ("--peer 192.0.2.2", MissingRequiredArgument),
+            ("--config mesh.toml --vni 16 --peer 192.0.2.2", ArgumentConflict),
+            ("--config mesh.toml --peer 192.0.2.2", ArgumentConflict),
+            ("--config mesh.toml --allow-relay", ArgumentConflict),
+            ("--config mesh.toml --port 4789", ArgumentConflict),
+            ("--config mesh.toml --private-port", ArgumentConflict),
+            ("--config mesh.toml --overlay lan0", ArgumentConflict),
+            ("--config mesh.toml --plain-peer 192.0.2.2", ArgumentConflict),
+            ("--config mesh.toml --relay 192.0.2.2", ArgumentConflict),
+            ("--config mesh.toml --vni 16", ArgumentConflict),
+            ("--config mesh.toml --address 10.8.0.1/24", ArgumentConflict),
+            ("--config mesh.toml --mode fast", InvalidValue),
+            ("--vni 0 --peer 192.0.2.2", ValueValidation),
+            ("--vni 16777216 --peer 192.0.2.2", ValueValidation),
+            ("--vni 16 --peer host.example", ValueValidation),
+            ("--vni 16 --peer 192.0.2.2 --address 10.8.0.1", ValueValidation),
+            ("--vni 16 --peer 192.0.2.2 --port 0", ValueValidation),
+        ] {
+            assert_eq!(attach(line).map(|_| ()), Err(kind), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_other_verbs() {
+        assert!(parse("l2mesh detach --iface eth0").is_ok());
+        assert!(parse("l2mesh detach --stale --pin-dir /tmp/pins").is_ok());
+        assert_eq!(parse("l2mesh detach").map(|_| ()), Err(ErrorKind::MissingRequiredArgument));
+        assert_eq!(parse("l2mesh detach --iface eth0 --stale").map(|_| ()), Err(ErrorKind::ArgumentConflict));
+        for table in ["networks", "peers", "paths", "macs", "counters"] {
+            assert!(parse(&format!("l2mesh maps {table} --json --vni 16")).is_ok(), "{table}");
+        }
+        assert!(parse("l2mesh maps --watch").is_ok());
+        assert!(parse("l2mesh status --json").is_ok());
+        assert!(parse("l2mesh check --config mesh.toml").is_ok());
+        assert_eq!(parse("l2mesh check").map(|_| ()), Err(ErrorKind::MissingRequiredArgument));
+    }
+}

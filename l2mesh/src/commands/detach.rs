@@ -1,0 +1,85 @@
+//! `l2mesh detach`: remove all that attach made, with or without a live agent.
+
+use std::{io::Write as _, path::Path};
+
+use anyhow::Context as _;
+
+use crate::{
+    agent::control,
+    cli::DetachArgs,
+    dataplane::{
+        pins::{Owner, PinDir, PinnedMeta, interface_name, netns_cookie},
+        teardown,
+    },
+    underlay::Netlink,
+};
+
+/// Says what it removed; nothing to remove is success.
+///
+/// # Errors
+/// Something could not be removed.
+pub(crate) async fn run(args: &DetachArgs, pin_root: &Path) -> anyhow::Result<()> {
+    let removed = match &args.iface {
+        Some(interface) => detach(interface, pin_root).await?,
+        None => detach_stale(pin_root).await?,
+    };
+    let mut stdout = std::io::stdout();
+    if removed.is_empty() {
+        writeln!(stdout, "nothing to remove")?;
+    }
+    for what in removed {
+        writeln!(stdout, "removed {what}")?;
+    }
+    Ok(())
+}
+
+async fn detach(interface: &str, pin_root: &Path) -> anyhow::Result<Vec<String>> {
+    let netlink = Netlink::open()?;
+    let mut removed = Vec::new();
+    if let Some(link) = netlink.link_by_name(interface).await? {
+        removed = control::ask_to_stop(link.index).await?.unwrap_or_default();
+    }
+    // The agent may have been killed; the interface may be gone, or have come back with another index.
+    let mut pins: Vec<PinDir> = Vec::new();
+    for found in PinDir::all(pin_root)? {
+        match found.meta()? {
+            PinnedMeta::Found(meta) if interface_name(&meta) == interface => pins.push(found),
+            PinnedMeta::Found(meta) if !interface_name(&meta).is_empty() => {}
+            _ if found.is_named_after(interface) => pins.push(found),
+            _ => {}
+        }
+    }
+    if pins.is_empty()
+        && let Some(link) = netlink.link_by_name(interface).await?
+    {
+        pins.push(PinDir::of(pin_root, &Owner::new(interface, link.index)?)?);
+    }
+    for found in pins {
+        removed.extend(teardown::remove_all(&netlink, interface, &found).await.result()?);
+    }
+    Ok(removed)
+}
+
+/// Pins of namespaces, interfaces and boots that are gone. A namespace is gone when nothing says otherwise: no process is
+/// in it and nothing holds it open, which is to say that its cookie is not found among the namespaces that we can see.
+async fn detach_stale(pin_root: &Path) -> anyhow::Result<Vec<String>> {
+    let netlink = Netlink::open()?;
+    let own = netns_cookie()?;
+    let mut removed = Vec::new();
+    for found in PinDir::everywhere(pin_root)? {
+        let is_stale = match found.meta()? {
+            PinnedMeta::Found(meta) if meta.netns_cookie == own => {
+                let link = netlink.link_by_index(meta.ifindex).await?;
+                let owner = Owner { interface: interface_name(&meta), ifindex: meta.ifindex, netns_cookie: own };
+                link.is_none_or(|link| link.name != owner.interface) || owner.meta()?.boot_id != meta.boot_id
+            }
+            PinnedMeta::Found(_) => found.links_are_dead().with_context(|| format!("cannot look at {found}"))?,
+            PinnedMeta::Missing | PinnedMeta::OtherSize => false,
+        };
+        if is_stale {
+            found.remove()?;
+            removed.push(format!("stale pins in {found}"));
+        }
+    }
+    Ok(removed)
+}

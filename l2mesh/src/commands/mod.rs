@@ -1,0 +1,8 @@
+//! One file a verb.
+
+pub(crate) mod attach;
+pub(crate) mod check;
+pub(crate) mod detach;
+pub(crate) mod maps;
+mod output;
+pub(crate) mod status;

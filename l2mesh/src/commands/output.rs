@@ -1,0 +1,84 @@
+//! Tables for people.
+
+use std::{fmt::Write as _, path::Path};
+
+use anyhow::{bail, ensure};
+
+use crate::dataplane::{
+    pins::{PinDir, PinnedMeta, interface_name},
+    tables::Tables,
+};
+
+/// One mesh to read from.
+pub(super) struct Attached {
+    pub(super) interface: String,
+    pub(super) ifindex: u32,
+    pub(super) tables: Tables,
+}
+
+/// Opens the mesh on `interface`, or the only one that there is.
+///
+/// # Errors
+/// There is none, there are several, or it cannot be read.
+pub(super) fn attached(pin_root: &Path, interface: Option<&str>) -> anyhow::Result<Attached> {
+    ensure!(nix::unistd::geteuid().is_root(), "reading the pinned tables needs root: run it as root");
+    let mut found = Vec::new();
+    for pins in PinDir::all(pin_root)? {
+        if let PinnedMeta::Found(meta) = pins.meta()?
+            && meta.layout_version != 0
+        {
+            let name = interface_name(&meta);
+            ensure!(
+                meta.layout_version == l2mesh_common::layout::LAYOUT_VERSION
+                    || interface.is_some_and(|wanted| wanted != name),
+                "{name} was attached by another version of l2mesh: read it with that one"
+            );
+            found.push((name, meta.ifindex, pins));
+        }
+    }
+    let names = || found.iter().map(|(name, ..)| name.as_str()).collect::<Vec<_>>().join(", ");
+    let place = match interface {
+        Some(wanted) => found.iter().position(|(name, ..)| name == wanted),
+        None if found.len() > 1 => bail!("there are meshes on {}: say which with --iface", names()),
+        None => (!found.is_empty()).then_some(0),
+    };
+    let Some(place) = place else {
+        match (interface, found.is_empty()) {
+            (Some(wanted), false) => bail!("no mesh is attached to {wanted}: there are meshes on {}", names()),
+            _ => bail!(
+                "no mesh is attached here: `l2mesh attach` does that (a mesh in another network namespace is seen from there)"
+            ),
+        }
+    };
+    let (interface, ifindex, pins) = found.swap_remove(place);
+    Ok(Attached { interface, ifindex, tables: Tables::open(&pins)? })
+}
+
+/// Columns as wide as their widest cell; numbers (columns named in `right`) to the right.
+pub(super) fn table(title: &str, header: &[&str], rows: &[Vec<String>], right: &[usize]) -> String {
+    let mut text = format!("{title}\n");
+    if rows.is_empty() {
+        text.push_str("  (none)\n");
+        return text;
+    }
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        cells.chain([header[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let header: Vec<String> = header.iter().map(|&name| name.to_owned()).collect();
+    for row in std::iter::once(&header).chain(rows) {
+        let mut line = String::new();
+        for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+            // Writing to a String cannot fail.
+            let _infallible = if right.contains(&column) {
+                write!(line, "  {cell:>width$}")
+            } else {
+                write!(line, "  {cell:<width$}")
+            };
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}

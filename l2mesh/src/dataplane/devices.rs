@@ -1,0 +1,170 @@
+//! The devices of a mesh: found by alias, made where missing (design.md 3 and 7).
+
+use anyhow::bail;
+use l2mesh_common::wire::MacAddr;
+
+use super::view::{NetworkView, View};
+use crate::underlay::{self, Link, Netlink, create::VethPair, features::switch_features};
+
+/// Offloads that the stack must not leave to the overlay interface. Without these it segments nested tunnels before us,
+/// where `bpf_skb_adjust_room` would refuse them whole (dataplane.md pitfall 3), and so for what that helper does not know.
+const UNWANTED_OFFLOADS: [&str; 9] = [
+    "tx-udp_tnl-segmentation",
+    "tx-udp_tnl-csum-segmentation",
+    "tx-gre-segmentation",
+    "tx-gre-csum-segmentation",
+    "tx-ipxip4-segmentation",
+    "tx-ipxip6-segmentation",
+    "tx-sctp-segmentation",
+    "tx-gso-list",
+    "tx-gso-partial",
+];
+/// How many ports above the mesh port are tried for the helper device.
+const PORTS_TRIED: u16 = 64;
+
+/// The devices of a mesh.
+#[derive(Clone, Debug)]
+pub(crate) struct Devices {
+    pub(crate) helper: Link,
+    /// The UDP port that the helper device holds.
+    pub(crate) helper_port: u16,
+    /// In the order of [`View::networks`].
+    pub(crate) networks: Vec<Pair>,
+}
+
+/// A network's two devices.
+#[derive(Clone, Debug)]
+pub(crate) struct Pair {
+    pub(crate) vni: u32,
+    /// Index of the hidden end, in our namespace always.
+    pub(crate) hidden: u32,
+    /// The overlay interface while it is in our namespace.
+    pub(crate) overlay: Option<Link>,
+    /// Its MAC address as last seen.
+    pub(crate) mac: MacAddr,
+}
+
+/// Which devices an earlier attach had, as its tables say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    /// VNI, hidden end, MAC address of the overlay interface.
+    pub(crate) pairs: Vec<(u32, u32, MacAddr)>,
+    /// Index of the helper device, its UDP port, the mesh port.
+    pub(crate) helper: Option<(u32, u16, u16)>,
+}
+
+/// Makes what is missing, takes over what an earlier attach left. What the configuration no longer has is removed.
+///
+/// # Errors
+/// A name or every port is taken, or the kernel refuses.
+pub(crate) async fn ensure(
+    netlink: &Netlink,
+    view: &View,
+    wants_private_port: bool,
+    known: &Known,
+) -> anyhow::Result<Devices> {
+    let links = netlink.links_with_alias(&View::alias_prefix(&view.interface)).await?;
+    let mut networks = Vec::new();
+    for network in &view.networks {
+        let alias = view.alias(network.vni);
+        let ends: Vec<&Link> = links.iter().filter(|link| link.alias.as_deref() == Some(&*alias)).collect();
+        let before = known
+            .pairs
+            .iter()
+            .find(|(vni, hidden, _)| *vni == network.vni && ends.iter().any(|end| end.index == *hidden));
+        let pair = if let Some(&(vni, hidden, mac)) = before {
+            let overlay = ends.into_iter().find(|end| end.index != hidden).cloned();
+            let mac = overlay.as_ref().and_then(|link| link.mac).unwrap_or(mac);
+            Pair { vni, hidden, overlay, mac }
+        } else {
+            for end in ends {
+                netlink.delete(end.index).await?;
+            }
+            make(netlink, view, network).await?
+        };
+        if let Some(overlay) = &pair.overlay {
+            dress(netlink, network, overlay).await?;
+        }
+        networks.push(pair);
+    }
+    for link in &links {
+        let is_wanted = |network: &NetworkView| link.alias.as_deref() == Some(&*view.alias(network.vni));
+        if link.alias.as_deref() != Some(&*view.helper_alias()) && !view.networks.iter().any(is_wanted) {
+            netlink.delete(link.index).await?;
+        }
+    }
+    let helper = links.into_iter().find(|link| link.alias.as_deref() == Some(&*view.helper_alias()));
+    let (helper, helper_port) = ensure_helper(netlink, view, wants_private_port, helper, known).await?;
+    Ok(Devices { helper, helper_port, networks })
+}
+
+async fn make(netlink: &Netlink, view: &View, network: &NetworkView) -> anyhow::Result<Pair> {
+    let hidden = match netlink.link_by_name(&format!("l2p{:x}", network.vni)).await? {
+        None => format!("l2p{:x}", network.vni),
+        Some(_) => format!("l2p{:x}x{}", network.vni, view.ifindex),
+    };
+    let pair = VethPair {
+        overlay: &network.interface,
+        overlay_mtu: network.mtu,
+        overlay_mac: Some(network.mac),
+        hidden: &hidden,
+        alias: &view.alias(network.vni),
+    };
+    let links = netlink.create_veth_pair(pair).await?;
+    switch_features(&links.overlay.name, &UNWANTED_OFFLOADS, false)?;
+    Ok(Pair {
+        vni: network.vni,
+        hidden: links.hidden.index,
+        mac: links.overlay.mac.unwrap_or(network.mac),
+        overlay: Some(links.overlay),
+    })
+}
+
+/// MTU and addresses as configured.
+async fn dress(netlink: &Netlink, network: &NetworkView, overlay: &Link) -> anyhow::Result<()> {
+    if overlay.mtu != network.mtu {
+        netlink.set_mtu(overlay.index, network.mtu).await?;
+    }
+    for address in &network.addresses {
+        netlink.add_address(overlay.index, address.address, address.prefix).await?;
+    }
+    Ok(())
+}
+
+async fn ensure_helper(
+    netlink: &Netlink,
+    view: &View,
+    wants_private_port: bool,
+    found: Option<Link>,
+    known: &Known,
+) -> anyhow::Result<(Link, u16)> {
+    if let Some(link) = found {
+        if let Some((index, port, mesh_port)) = known.helper
+            && (index, mesh_port) == (link.index, view.port)
+            && link.up
+            && (port != mesh_port || !wants_private_port)
+        {
+            return Ok((link, port));
+        }
+        // The port of a vxlan device cannot be changed.
+        netlink.delete(link.index).await?;
+    }
+    let name = format!("l2mk{}", view.ifindex);
+    let first = if wants_private_port { view.port.saturating_add(1) } else { view.port };
+    for port in first..=first.saturating_add(PORTS_TRIED) {
+        let link = match netlink.create_vxlan_helper(&name, port, &view.helper_alias()).await {
+            Ok(link) => link,
+            Err(underlay::Error::PortTaken { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        match netlink.set_up(link.index).await {
+            Ok(()) => return Ok((link, port)),
+            Err(underlay::Error::PortTaken { .. }) => netlink.delete(link.index).await?,
+            Err(error) => {
+                netlink.delete(link.index).await?;
+                return Err(error.into());
+            }
+        }
+    }
+    bail!("no free UDP port from {first} to {}: choose another with --port", first.saturating_add(PORTS_TRIED))
+}

@@ -1,0 +1,139 @@
+//! The tables, made to say what the configuration says.
+
+use std::collections::HashSet;
+
+use anyhow::Context as _;
+use bytemuck::Zeroable as _;
+use l2mesh_common::{
+    path::{DIRECT, MAX_PATHS},
+    tables::{
+        Fact, FdbEntry, FdbKey, FloodList, Label, LabelKey, Network, NextHop, Peer, PeerId, Port, Settings, VtepAddress,
+    },
+    wire::Ipv4Octets,
+};
+
+use super::{
+    devices::{Devices, Pair},
+    tables::{Tables, reconcile, remove},
+    view::{NetworkView, View},
+};
+
+/// A veth end takes frames of its MTU, an Ethernet header and one VLAN tag (`is_skb_forwardable` in net/core/dev.c).
+const VETH_EXTRA: u32 = 14 + 4;
+
+/// Writes everything but `META` and the next hops. What an earlier attach left and is still right stays untouched.
+pub(crate) fn fill(tables: &mut Tables, view: &View, devices: &Devices, locals: &[Ipv4Octets]) -> anyhow::Result<()> {
+    write_settings(tables, view, devices, locals)?;
+    write_peers(tables, view)?;
+    reconcile(
+        &mut tables.flood,
+        view.networks.iter().map(|network| (network.vni, FloodList::new(network.members.iter().copied()))),
+    )?;
+    let networks: Vec<_> = view
+        .networks
+        .iter()
+        .zip(&devices.networks)
+        .map(|(network, pair)| (network.vni, network_value(network, pair)))
+        .collect();
+    reconcile(&mut tables.networks, networks)?;
+    // Shortcuts are for the agent to open, once it has looked.
+    let ports = devices.networks.iter().flat_map(|pair| {
+        let port = Port { vni: pair.vni, flags: 0, netns_cookie: 0 };
+        [Some((pair.hidden, port)), pair.overlay.as_ref().map(|overlay| (overlay.index, port))]
+    });
+    reconcile(&mut tables.ports, ports.flatten())?;
+    write_fdb(tables, view)?;
+    write_labels(tables, view)
+}
+
+/// A network's entry.
+pub(crate) fn network_value(network: &NetworkView, pair: &Pair) -> Network {
+    let mut value = Network {
+        port_ifindex: pair.hidden,
+        overlay_ifindex: pair.overlay.as_ref().map_or(0, |overlay| overlay.index),
+        max_frame: pair.overlay.as_ref().map_or(network.mtu, |overlay| overlay.mtu) + VETH_EXTRA,
+        flags: if network.link_local { Network::CARRY_LINK_LOCAL } else { 0 },
+        mac: pair.mac,
+        ..Network::zeroed()
+    };
+    for &peer in &network.members {
+        value.add_member(peer);
+    }
+    value
+}
+
+fn write_settings(tables: &mut Tables, view: &View, devices: &Devices, locals: &[Ipv4Octets]) -> anyhow::Result<()> {
+    let first = Ipv4Octets::from(view.local);
+    let mut local = [first; 4];
+    for (place, &address) in local.iter_mut().skip(1).zip(locals.iter().filter(|&&address| address != first)) {
+        *place = address;
+    }
+    let settings = Settings {
+        port: view.port,
+        helper_port: devices.helper_port,
+        helper_ifindex: devices.helper.index,
+        underlay_ifindex: view.ifindex,
+        local,
+    };
+    tables.settings.set(0, settings, 0).context("cannot write SETTINGS")
+}
+
+fn write_peers(tables: &mut Tables, view: &View) -> anyhow::Result<()> {
+    let mut used = HashSet::new();
+    for peer in &view.peers {
+        let before = tables.peers.get(&peer.id, 0)?;
+        let mut paths = [0; MAX_PATHS];
+        paths[DIRECT] = peer.id;
+        // Known next hops stay in force until they are looked up anew.
+        let value = Peer {
+            flags: if peer.is_plain { Peer::PLAIN } else { 0 },
+            node_id: peer.node_id,
+            path_count: 1,
+            paths,
+            ..before
+        };
+        tables.peers.set(peer.id, value, 0).context("cannot write PEERS")?;
+        used.insert(peer.id);
+    }
+    let empty = Peer { next_hop: [NextHop::UNKNOWN; 2], ..Peer::zeroed() };
+    for id in (0..tables.peers.len()).filter(|id| !used.contains(id)) {
+        if tables.peers.get(&id, 0)? != empty {
+            tables.peers.set(id, empty, 0).context("cannot write PEERS")?;
+        }
+    }
+    reconcile(&mut tables.vteps, view.peers.iter().map(|peer| (VtepAddress::from(peer.address), peer.id)))
+}
+
+/// Static entries as configured; learned ones stay where their network and peer still exist.
+fn write_fdb(tables: &mut Tables, view: &View) -> anyhow::Result<()> {
+    let mut wanted = HashSet::new();
+    for network in &view.networks {
+        for &(mac, peer) in &network.macs {
+            let key = FdbKey::new(network.vni, mac);
+            let entry = FdbEntry { peer, flags: FdbEntry::STATIC, ..FdbEntry::zeroed() };
+            tables.fdb.insert(key, entry, 0).context("cannot write FDB: it may be full, raise fdb-size")?;
+            wanted.insert(key);
+        }
+    }
+    let is_member = |vni: u32, peer: PeerId| {
+        view.networks.iter().any(|network| network.vni == vni && network.members.contains(&peer))
+    };
+    for found in tables.fdb.iter().collect::<Result<Vec<_>, _>>()? {
+        let (key, entry) = found;
+        let goes = if entry.is_static() { !wanted.contains(&key) } else { !is_member(key.vni, entry.peer) };
+        if goes {
+            remove(&mut tables.fdb, &key)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_labels(tables: &mut Tables, view: &View) -> anyhow::Result<()> {
+    let facts: Vec<_> =
+        tables.labels.iter().filter_map(Result::ok).filter(|(key, _)| key.kind == LabelKey::FACT).collect();
+    let peers = view.peers.iter().map(|peer| (LabelKey::peer(peer.id), Label::new(&peer.name)));
+    let networks = view.networks.iter().map(|network| (LabelKey::network(network.vni), Label::new(&network.name)));
+    reconcile(&mut tables.labels, peers.chain(networks).chain(facts))?;
+    tables.set_fact(Fact::Node, &view.node)?;
+    tables.set_fact(Fact::Local, &view.local.to_string())
+}

@@ -1,0 +1,152 @@
+//! Programs on hooks: new links, or pinned ones whose program is replaced in place.
+
+use std::{io, path::Path};
+
+use anyhow::{Context as _, anyhow};
+use aya::programs::{
+    LinkOrder, ProgramError, SchedClassifier, TcAttachType, XdpMode,
+    links::{FdLink, PinnedLink},
+    tc::{SchedClassifierLink, TcAttachOptions},
+    xdp::XdpLink,
+};
+
+use super::{
+    object::{Object, Refused, Tc, XDP},
+    pins::PinDir,
+};
+
+/// What the pins of links begin with.
+pub(crate) const LINK: &str = "link-";
+
+/// The place where a TC program is attached.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hook<'a> {
+    pub(crate) interface: &'a str,
+    pub(crate) program: Tc,
+    pub(crate) side: TcAttachType,
+    /// Distinguishes the pins of one program on several interfaces: the VNI.
+    pub(crate) vni: Option<u32>,
+}
+
+impl Hook<'_> {
+    /// Name of the link's pin.
+    pub(crate) fn pin(&self) -> String {
+        match self.vni {
+            Some(vni) => format!("{LINK}{}-{vni:x}", self.program.name()),
+            None => format!("{LINK}{}", self.program.name()),
+        }
+    }
+}
+
+/// Attaches a TC program behind those that are there, or replaces the program of the pinned link. A pinned link whose
+/// interface is gone is made anew.
+pub(crate) fn attach_tc(object: &mut Object, pins: &PinDir, hook: Hook<'_>) -> anyhow::Result<()> {
+    let path = pins.pin(&hook.pin());
+    let program = object.tc(pins, hook.program)?;
+    if path.exists() {
+        let link =
+            FdLink::from(PinnedLink::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?);
+        if SchedClassifierLink::try_from(link).is_ok_and(|link| program.attach_to_link(link).is_ok()) {
+            return Ok(());
+        }
+        std::fs::remove_file(&path).with_context(|| format!("cannot remove the pin {}", path.display()))?;
+    }
+    let options = TcAttachOptions::TcxOrder(LinkOrder::last());
+    let id = program.attach_with_options(hook.interface, hook.side, options).with_context(|| {
+        format!("cannot attach {} to {}: Linux 6.6 is needed (tcx)", hook.program.name(), hook.interface)
+    })?;
+    let link = FdLink::try_from(program.take_link(id)?).map_err(|error| anyhow!("not a tcx link: {error}"))?;
+    link.pin(&path).with_context(|| format!("cannot pin {}", path.display()))?;
+    Ok(())
+}
+
+/// What came of an attempt at native XDP.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum XdpOutcome {
+    /// The program is there.
+    Attached,
+    /// It cannot be, for this reason.
+    Refused(String),
+}
+
+/// Attaches the XDP program natively, or replaces the program of the pinned link.
+pub(crate) fn attach_xdp(
+    object: &mut Object,
+    pins: &PinDir,
+    interface: &str,
+    ifindex: u32,
+) -> anyhow::Result<XdpOutcome> {
+    let path = pins.pin(&xdp_pin());
+    let program = match object.xdp(pins) {
+        Ok(program) => program,
+        Err(error) if error.is::<Refused>() => return Ok(XdpOutcome::Refused(error.to_string())),
+        Err(error) => return Err(error),
+    };
+    if path.exists() {
+        let link =
+            FdLink::from(PinnedLink::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?);
+        if XdpLink::try_from(link).is_ok_and(|link| program.attach_to_link(link).is_ok()) {
+            return Ok(XdpOutcome::Attached);
+        }
+        std::fs::remove_file(&path).with_context(|| format!("cannot remove the pin {}", path.display()))?;
+    }
+    // Never generic XDP: it switches GRO off for the whole NIC (netif_elide_gro in include/linux/netdevice.h).
+    let id = match program.attach_to_if_index(ifindex, XdpMode::Driver) {
+        Ok(id) => id,
+        Err(ProgramError::SyscallError(error)) => {
+            return Ok(XdpOutcome::Refused(xdp_refusal(interface, &error.io_error)));
+        }
+        Err(error) => return Ok(XdpOutcome::Refused(format!("{interface} takes no native XDP program: {error}"))),
+    };
+    let link = FdLink::try_from(program.take_link(id)?).map_err(|error| anyhow!("not a BPF link: {error}"))?;
+    link.pin(&path).with_context(|| format!("cannot pin {}", path.display()))?;
+    Ok(XdpOutcome::Attached)
+}
+
+/// Takes the XDP program off; false if it was not there.
+pub(crate) fn detach_xdp(pins: &PinDir) -> anyhow::Result<bool> {
+    detach(pins, &xdp_pin())
+}
+
+/// Takes a program off its hook: the pin is all that holds it there. False if it was not there.
+pub(crate) fn detach(pins: &PinDir, pin: &str) -> anyhow::Result<bool> {
+    match std::fs::remove_file(pins.pin(pin)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).with_context(|| format!("cannot remove the pin {pin}")),
+    }
+}
+
+/// How many TC programs, ours included, stand at a hook.
+pub(crate) fn programs_at(interface: &str, side: TcAttachType) -> anyhow::Result<usize> {
+    let (_, programs) = SchedClassifier::query_tcx(interface, side)
+        .with_context(|| format!("cannot ask for the TC programs of {interface}"))?;
+    Ok(programs.len())
+}
+
+fn xdp_pin() -> String {
+    format!("{LINK}{XDP}")
+}
+
+fn xdp_refusal(interface: &str, error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EBUSY | libc::EEXIST) => format!("another XDP program is on {interface}"),
+        Some(libc::EOPNOTSUPP) => format!("the driver of {interface} has no native XDP"),
+        _ => format!("{interface} takes no native XDP program: {error}"),
+    }
+}
+
+/// True if a pinned link still holds an interface. The kernel sets the link's ifindex to zero when the interface goes
+/// (`tcx_link_fdinfo` in kernel/bpf/tcx.c, `bpf_xdp_link_show_fdinfo` in net/core/dev.c).
+pub(crate) fn is_alive(pin: &Path) -> anyhow::Result<bool> {
+    let link = FdLink::from(PinnedLink::from_pin(pin).with_context(|| format!("cannot open {}", pin.display()))?);
+    let id = format!("link_id:\t{}", link.info()?.id());
+    for entry in std::fs::read_dir("/proc/self/fdinfo").context("cannot read /proc/self/fdinfo")? {
+        // Descriptors of other threads come and go.
+        let Ok(text) = std::fs::read_to_string(entry?.path()) else { continue };
+        if text.lines().any(|line| line == id) {
+            return Ok(!text.lines().any(|line| line == "ifindex:\t0"));
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,10 @@
+//! The kernel side as the agent sees it: devices, pins, tables, programs, links.
+
+pub(crate) mod devices;
+pub(crate) mod fill;
+pub(crate) mod hooks;
+pub(crate) mod object;
+pub(crate) mod pins;
+pub(crate) mod tables;
+pub(crate) mod teardown;
+pub(crate) mod view;

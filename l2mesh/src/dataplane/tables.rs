@@ -1,0 +1,150 @@
+//! The pinned maps with their types.
+
+use std::{borrow::BorrowMut, collections::HashSet, hash::Hash};
+
+use anyhow::Context as _;
+use aya::{
+    Pod,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+};
+use l2mesh_common::{
+    tables::{
+        Counter, Fact, FdbEntry, FdbKey, FloodList, Label, LabelKey, Meta, Network, NextHop, Peer, PeerCounter, PeerId,
+        Port, Settings, VtepAddress,
+    },
+    verdict::Verdict,
+};
+
+use super::pins::PinDir;
+
+/// Every map, in the order of the table in `l2mesh_common::tables`.
+pub(crate) const MAPS: [&str; 12] = [
+    "META",
+    "SETTINGS",
+    "NETWORKS",
+    "PORTS",
+    "PEERS",
+    "VTEPS",
+    "FLOOD",
+    "FDB",
+    "COUNTERS",
+    "PEER_COUNTERS",
+    "LABELS",
+    "EVENTS",
+];
+
+/// The maps of one mesh.
+pub(crate) struct Tables {
+    pub(crate) meta: Array<MapData, Meta>,
+    pub(crate) settings: Array<MapData, Settings>,
+    pub(crate) networks: HashMap<MapData, u32, Network>,
+    pub(crate) ports: HashMap<MapData, u32, Port>,
+    pub(crate) peers: Array<MapData, Peer>,
+    pub(crate) vteps: HashMap<MapData, VtepAddress, PeerId>,
+    pub(crate) flood: HashMap<MapData, u32, FloodList>,
+    pub(crate) fdb: HashMap<MapData, FdbKey, FdbEntry>,
+    pub(crate) counters: PerCpuArray<MapData, Counter>,
+    pub(crate) peer_counters: PerCpuArray<MapData, PeerCounter>,
+    pub(crate) labels: HashMap<MapData, LabelKey, Label>,
+    pub(crate) events: RingBuf<MapData>,
+}
+
+impl Tables {
+    /// Opens the pins.
+    pub(crate) fn open(pins: &PinDir) -> anyhow::Result<Self> {
+        Ok(Self {
+            meta: open(pins, "META")?,
+            settings: open(pins, "SETTINGS")?,
+            networks: open(pins, "NETWORKS")?,
+            ports: open(pins, "PORTS")?,
+            peers: open(pins, "PEERS")?,
+            vteps: open(pins, "VTEPS")?,
+            flood: open(pins, "FLOOD")?,
+            fdb: open(pins, "FDB")?,
+            counters: open(pins, "COUNTERS")?,
+            peer_counters: open(pins, "PEER_COUNTERS")?,
+            labels: open(pins, "LABELS")?,
+            events: open(pins, "EVENTS")?,
+        })
+    }
+
+    /// Puts another next hop in force without a moment in which a program could read half of it.
+    pub(crate) fn set_next_hop(&mut self, peer: PeerId, next_hop: NextHop) -> anyhow::Result<()> {
+        let mut value = self.peers.get(&peer, 0)?;
+        let spare = usize::from(value.active == 0);
+        value.next_hop[spare] = next_hop;
+        self.peers.set(peer, value, 0).context("cannot write PEERS")?;
+        value.active = u32::try_from(spare)?;
+        self.peers.set(peer, value, 0).context("cannot write PEERS")
+    }
+
+    /// A verdict's counter over all CPUs.
+    pub(crate) fn counter(&self, verdict: Verdict) -> anyhow::Result<Counter> {
+        let values = self.counters.get(&verdict.number(), 0).context("cannot read COUNTERS")?;
+        Ok(values.iter().fold(Counter::default(), |sum, value| add(sum, *value)))
+    }
+
+    /// Traffic with a peer over all CPUs.
+    pub(crate) fn peer_counter(&self, peer: PeerId) -> anyhow::Result<PeerCounter> {
+        let values = self.peer_counters.get(&peer, 0).context("cannot read PEER_COUNTERS")?;
+        Ok(values.iter().fold(PeerCounter::default(), |sum, value| PeerCounter {
+            sent: add(sum.sent, value.sent),
+            received: add(sum.received, value.received),
+        }))
+    }
+
+    /// A text, or nothing.
+    pub(crate) fn label(&self, key: LabelKey) -> String {
+        self.labels.get(&key, 0).map(|label| label.text().to_owned()).unwrap_or_default()
+    }
+
+    /// What is known about this host under `fact`.
+    pub(crate) fn fact(&self, fact: Fact) -> String {
+        self.label(LabelKey::fact(fact))
+    }
+
+    /// Writes a text for whoever reads later.
+    pub(crate) fn set_fact(&mut self, fact: Fact, text: &str) -> anyhow::Result<()> {
+        self.labels.insert(LabelKey::fact(fact), Label::new(text), 0).context("cannot write LABELS")
+    }
+}
+
+/// Makes a map hold exactly `wanted`: adds and changes first, then removes what is left over.
+pub(crate) fn reconcile<T: BorrowMut<MapData>, K: Pod + Eq + Hash, V: Pod + PartialEq>(
+    map: &mut HashMap<T, K, V>,
+    wanted: impl IntoIterator<Item = (K, V)>,
+) -> anyhow::Result<()> {
+    let mut keys = HashSet::new();
+    for (key, value) in wanted {
+        if !map.get(&key, 0).is_ok_and(|found| found == value) {
+            map.insert(key, value, 0)?;
+        }
+        keys.insert(key);
+    }
+    for key in map.keys().collect::<Result<Vec<_>, _>>()? {
+        if !keys.contains(&key) {
+            remove(map, &key)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a key; that it is gone already is fine.
+pub(crate) fn remove<T: BorrowMut<MapData>, K: Pod, V: Pod>(map: &mut HashMap<T, K, V>, key: &K) -> anyhow::Result<()> {
+    match map.remove(key) {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn add(a: Counter, b: Counter) -> Counter {
+    Counter { frames: a.frames + b.frames, octets: a.octets + b.octets }
+}
+
+fn open<M: TryFrom<Map, Error = MapError>>(pins: &PinDir, name: &str) -> anyhow::Result<M> {
+    let path = pins.pin(name);
+    let map = MapData::from_pin(&path).with_context(|| format!("cannot open the pinned map {}", path.display()))?;
+    M::try_from(Map::from_map_data(map)?)
+        .with_context(|| format!("{} is not the map that it should be", path.display()))
+}

@@ -1,0 +1,44 @@
+//! `l2mesh`: one Ethernet segment over hosts that share nothing but IP.
+
+mod agent;
+mod cli;
+mod commands;
+mod config;
+mod dataplane;
+mod underlay;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).format_target(false).init();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("l2mesh: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let pins = &cli.pin_dir;
+    match &cli.command {
+        Command::Attach(args) => runtime.block_on(commands::attach::run(args, pins)),
+        Command::Detach(args) => runtime.block_on(commands::detach::run(args, pins)),
+        Command::Maps(args) => commands::maps::run(args, pins),
+        Command::Status(args) => commands::status::run(args, pins),
+        Command::Check(args) => commands::check::run(args),
+    }
+}
+
+/// Whoever reads our output may stop reading.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}

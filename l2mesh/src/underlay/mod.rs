@@ -1,0 +1,138 @@
+//! The host's own network, over rtnetlink: devices, routes, neighbours, and what changes in them.
+//!
+//! A [`Netlink`] or [`watch::Watch`] sees the network namespace of the thread that opened it. Every
+//! device index is one of that namespace.
+
+pub(crate) mod change;
+pub(crate) mod create;
+pub(crate) mod error;
+pub(crate) mod features;
+pub(crate) mod links;
+pub(crate) mod neighbours;
+pub(crate) mod next_hop;
+pub(crate) mod qdiscs;
+pub(crate) mod routes;
+#[cfg(test)]
+mod testing;
+pub(crate) mod watch;
+
+use futures_util::StreamExt;
+use nix::errno::Errno;
+use rtnetlink::{
+    packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
+    packet_route::RouteNetlinkMessage,
+    proto::{self, ConnectionHandle},
+    sys::{SocketAddr, protocols::NETLINK_ROUTE},
+};
+
+pub(crate) use self::{error::Error, links::Link};
+
+/// How often a dump is repeated that the kernel marks as torn by a change.
+const DUMP_TRIES: usize = 5;
+
+/// Requests to the kernel. Clones share one socket, which closes with the last of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Netlink {
+    connection: ConnectionHandle<RouteNetlinkMessage>,
+}
+
+/// The kernel's answer to one request.
+#[derive(Debug)]
+struct Answer {
+    messages: Vec<RouteNetlinkMessage>,
+    result: Result<(), Errno>,
+    /// Something changed between the parts of a dump.
+    torn: bool,
+}
+
+impl Netlink {
+    /// A socket in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// When the kernel gives no socket.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O.
+    pub(crate) fn open() -> Result<Self, Error> {
+        let (mut connection, handle, _unsolicited) = proto::new_connection(NETLINK_ROUTE)
+            .map_err(|error| Error::new("open a netlink socket", errno_of(&error)))?;
+        // Without these two an answer that never came looks like success.
+        connection.set_forward_ack(true);
+        connection.set_forward_done(true);
+        tokio::spawn(connection);
+        Ok(Self { connection: handle })
+    }
+
+    /// The parts of a dump, in the kernel's order.
+    async fn dump(&self, doing: &str, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, Error> {
+        for _ in 0..DUMP_TRIES {
+            let answer = self.ask(doing, message.clone(), NLM_F_DUMP).await?;
+            answer.result.map_err(|errno| Error::new(doing, errno))?;
+            if !answer.torn {
+                return Ok(answer.messages);
+            }
+        }
+        Err(Error::new(doing, Errno::EINTR))
+    }
+
+    /// One object. The acknowledgement ends the answer even if the object could not be parsed.
+    async fn get(
+        &self,
+        doing: &str,
+        message: RouteNetlinkMessage,
+    ) -> Result<Result<Option<RouteNetlinkMessage>, Errno>, Error> {
+        let mut answer = self.ask(doing, message, NLM_F_ACK).await?;
+        Ok(answer.result.map(|()| answer.messages.pop()))
+    }
+
+    /// A change; `flags` go beyond request and acknowledgement.
+    async fn change(&self, doing: &str, message: RouteNetlinkMessage, flags: u16) -> Result<Result<(), Errno>, Error> {
+        Ok(self.ask(doing, message, NLM_F_ACK | flags).await?.result)
+    }
+
+    async fn ask(&self, doing: &str, message: RouteNetlinkMessage, flags: u16) -> Result<Answer, Error> {
+        let mut answers = self.batch(doing, [(message, flags)]).await?;
+        answers.pop().ok_or_else(|| Error::Disconnected { doing: doing.into() })
+    }
+
+    /// Several requests in one datagram, with an answer to each.
+    ///
+    /// The kernel works a datagram off inside the one system call that sends it: a killed process
+    /// leaves all of it done or none. It goes on after a request that failed.
+    async fn batch<const N: usize>(
+        &self,
+        doing: &str,
+        requests: [(RouteNetlinkMessage, u16); N],
+    ) -> Result<Vec<Answer>, Error> {
+        let disconnected = || Error::Disconnected { doing: doing.into() };
+        let requests = requests.map(|(message, flags)| {
+            let mut request = NetlinkMessage::from(message);
+            request.header.flags = NLM_F_REQUEST | flags;
+            request
+        });
+        let kernel = SocketAddr::new(0, 0);
+        let mut replies = self.connection.request_batch(requests, kernel).map_err(|_| disconnected())?;
+        let mut answers = Vec::with_capacity(N);
+        let (mut messages, mut torn) = (Vec::new(), false);
+        while let Some(reply) = replies.next().await {
+            torn |= reply.header.flags & NLM_F_DUMP_INTR != 0;
+            let code = match reply.payload {
+                NetlinkPayload::InnerMessage(message) => {
+                    messages.push(message);
+                    continue;
+                }
+                NetlinkPayload::Error(error) => error.raw_code(),
+                NetlinkPayload::Done(done) => done.code,
+                _ => continue,
+            };
+            // Netlink errors are negated; a dump's "done" may carry one, or a positive length.
+            let result = if code < 0 { Err(Errno::from_raw(-code)) } else { Ok(()) };
+            answers.push(Answer { messages: std::mem::take(&mut messages), result, torn: std::mem::take(&mut torn) });
+        }
+        if answers.len() == N { Ok(answers) } else { Err(disconnected()) }
+    }
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw)
+}
