@@ -19,7 +19,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::wire::{EncapsulatedV4, Ipv4Octets, MacAddr};
+use crate::wire::{HeadersV4, Ipv4Octets, MacAddr};
 
 /// Peers of one host, and so the longest flood list.
 pub const MAX_PEERS: usize = 512;
@@ -178,13 +178,12 @@ pub struct NextHop {
     /// Greatest inner frame without its Ethernet header (the inner MTU of this path), octets.
     pub mtu: u32,
     /// The outer header without what differs from frame to frame.
-    pub template: EncapsulatedV4,
+    pub template: HeadersV4,
 }
 
 impl NextHop {
     /// Not known.
-    pub const UNKNOWN: Self =
-        Self { ifindex: 0, mtu: 0, template: bytemuck::must_cast([0_u64; EncapsulatedV4::LEN / 8]) };
+    pub const UNKNOWN: Self = Self { ifindex: 0, mtu: 0, template: bytemuck::must_cast([0_u64; 8]) };
 
     /// True if frames can be sent.
     #[inline(always)]

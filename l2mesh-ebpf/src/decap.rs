@@ -63,7 +63,7 @@ pub(crate) fn underlay_tc(skb: &mut Skb) -> Result<Action, Verdict> {
     if skb.pop_outer().is_err() {
         return hand_over(skb, settings, vni, &stack.outer);
     }
-    skb.store(0, &stack.inner)?;
+    skb.store(stack.inner.words())?;
     deliver(skb, &admitted)
 }
 

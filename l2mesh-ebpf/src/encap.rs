@@ -4,7 +4,7 @@ use l2mesh_common::{
     entropy::{self, Ports},
     tables::{FdbKey, NextHop, PeerId, Port},
     verdict::Verdict,
-    wire::{EncapsulatedV4, EtherType, EthernetHeader, Ipv4Header, Ipv6Header, Vni},
+    wire::{EtherType, EthernetHeader, HeadersV4, Ipv4Header, Ipv6Header, Vni},
 };
 
 use crate::{
@@ -27,7 +27,7 @@ pub(crate) struct Departing {
 impl Departing {
     /// What stands before the frame's payload on its way to one peer.
     #[inline(always)]
-    pub(crate) fn headers(&self, next_hop: &NextHop) -> EncapsulatedV4 {
+    pub(crate) fn headers(&self, next_hop: &NextHop) -> HeadersV4 {
         next_hop.template.for_frame(self.vni, self.inner, self.len, self.source_port)
     }
 }
@@ -49,10 +49,9 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port) -> Result<Action, Verdict> {
     }
     let source_port = source_port(skb, &inner);
     let departing = Departing { vni, inner, len: skb.frame_len(), is_gso: skb.is_gso(), source_port };
-    if inner.destination.is_group() {
-        return flood::flood(skb, &departing);
-    }
-    match tables::fdb(&FdbKey::new(port.vni, inner.destination)) {
+    let known =
+        if inner.destination.is_group() { None } else { tables::fdb(&FdbKey::new(port.vni, inner.destination)) };
+    match known {
         Some(entry) => unicast(skb, &departing, entry.peer),
         None => flood::flood(skb, &departing),
     }
@@ -62,7 +61,7 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port) -> Result<Action, Verdict> {
 fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Result<Action, Verdict> {
     let next_hop = next_hop(departing, peer)?;
     skb.push_outer(is_ip(&departing.inner))?;
-    skb.store(0, &departing.headers(next_hop))?;
+    skb.store(departing.headers(next_hop).words())?;
     tables::count(Verdict::Sent, departing.len);
     tables::count_sent(peer, departing.len);
     Ok(Action::Redirect(next_hop.ifindex))

@@ -65,7 +65,7 @@ impl Copies<'_> {
 #[inline(always)]
 fn address(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Result<u32, Verdict> {
     let next_hop = next_hop(departing, peer)?;
-    skb.store(0, &departing.headers(next_hop))?;
+    skb.store(departing.headers(next_hop).words())?;
     tables::count(Verdict::FloodCopies, departing.len);
     tables::count_sent(peer, departing.len);
     Ok(next_hop.ifindex)

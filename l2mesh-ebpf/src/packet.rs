@@ -2,7 +2,7 @@
 //! checker asks for what the verifier asks for: headers are looked up anew afterwards.
 #![expect(unsafe_code, reason = "packet access and helper calls")]
 
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -49,15 +49,18 @@ pub(crate) trait Packet {
         Some(unsafe { &*(start as *const T) })
     }
 
-    /// Writes `value` at `offset`.
+    /// Writes words from the start of the frame on.
     #[inline(always)]
-    fn store<T: NoUninit>(&mut self, offset: usize, value: &T) -> Result<(), Verdict> {
-        let start = self.data() + offset;
-        if start + size_of::<T>() > self.data_end() {
+    fn store<const N: usize, W: NoUninit>(&mut self, words: [W; N]) -> Result<(), Verdict> {
+        let start = self.data();
+        if start + size_of::<[W; N]>() > self.data_end() {
             return Err(Verdict::StoreFailed);
         }
-        // SAFETY: as in `header`; `&mut self` says that no header is borrowed.
-        unsafe { (start as *mut T).write(*value) };
+        for (index, word) in words.into_iter().enumerate() {
+            // Volatile, or the words become a call of memmove, which goes octet by octet here.
+            // SAFETY: as in `header`; `&mut self` says that no header is borrowed.
+            unsafe { (start as *mut W).add(index).write_volatile(word) };
+        }
         Ok(())
     }
 }
@@ -233,15 +236,19 @@ impl Skb {
     /// VNI and outer source of a frame that a vxlan device in `external` mode received.
     #[inline(always)]
     pub(crate) fn tunnel(&self) -> Option<(u32, Ipv4Octets)> {
-        // SAFETY: integers and arrays of them; zero is valid.
-        let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
+        let mut key = MaybeUninit::<bpf_tunnel_key>::uninit();
         // SAFETY: `key` is as long as said; see also `push_outer`.
         let outcome = unsafe {
-            bpf_skb_get_tunnel_key(self.context.skb.skb, &raw mut key, size_of::<bpf_tunnel_key>() as u32, 0)
+            bpf_skb_get_tunnel_key(self.context.skb.skb, key.as_mut_ptr(), size_of::<bpf_tunnel_key>() as u32, 0)
         };
+        if outcome != 0 {
+            return None;
+        }
+        // SAFETY: the helper fills all of it, on success and on failure.
+        let key = unsafe { key.assume_init_ref() };
         // SAFETY: without BPF_F_TUNINFO_IPV6 the helper fails for an IPv6 outer header.
         let remote = unsafe { key.__bindgen_anon_1.remote_ipv4 };
-        (outcome == 0).then_some((key.tunnel_id, Ipv4Octets(remote.to_be_bytes())))
+        Some((key.tunnel_id, Ipv4Octets(remote.to_be_bytes())))
     }
 }
 

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use std::vec::Vec;
 
 use super::*;
-use crate::wire::{EncapsulatedV4, Endpoint, MacAddr};
+use crate::wire::{EncapsulatedV4, Endpoint, HeadersV4, MacAddr};
 
 const SETTINGS: Settings = Settings {
     port: 4789,
@@ -16,9 +16,9 @@ fn vni() -> Vni {
     Vni::new(0xff01).expect("a VNI")
 }
 
-fn headers(frame_len: u32) -> EncapsulatedV4 {
+fn headers(frame_len: u32) -> HeadersV4 {
     let end = |last| Endpoint { mac: MacAddr([2, 0, 0, 0, 0, last]), address: Ipv4Octets([203, 0, 113, last]) };
-    EncapsulatedV4::template(end(2), end(1), 4789).for_frame(vni(), EthernetHeader::default(), frame_len, 50_000)
+    HeadersV4::template(end(2), end(1), 4789).for_frame(vni(), EthernetHeader::default(), frame_len, 50_000)
 }
 
 /// What the kernel program does for a frame of these octets, as far as headers go.
@@ -88,8 +88,8 @@ proptest! {
 
     #[test]
     fn what_encapsulation_writes_is_taken(frame_len in 14_u32..=65_499) {
-        prop_assert_eq!(classify(&headers(frame_len).outer, frame_len + 50, &SETTINGS), Ok(vni()));
-        prop_assert_eq!(classify(&headers(frame_len).outer, frame_len + 49, &SETTINGS), Err(Verdict::Truncated));
+        prop_assert_eq!(classify(&headers(frame_len).parsed().outer, frame_len + 50, &SETTINGS), Ok(vni()));
+        prop_assert_eq!(classify(&headers(frame_len).parsed().outer, frame_len + 49, &SETTINGS), Err(Verdict::Truncated));
     }
 
     #[test]

@@ -17,6 +17,13 @@ impl Be16 {
         Self(host.to_be())
     }
 
+    /// As it stands on the wire, taken for a number of this machine.
+    #[inline(always)]
+    #[must_use]
+    pub const fn octets(self) -> u16 {
+        self.0
+    }
+
     /// In host order.
     #[inline(always)]
     #[must_use]

@@ -37,23 +37,30 @@ impl MacAddr {
     /// True for broadcast and multicast: the I/G bit, first on the wire (IEEE 802 8.2).
     #[inline(always)]
     #[must_use]
-    pub const fn is_group(self) -> bool {
-        self.0[0] & 1 == 1
+    pub fn is_group(self) -> bool {
+        self.words()[0] & 0x0100 != 0
     }
 
     /// True for 01:80:c2:00:00:00 to :0f, which no bridge forwards (IEEE 802.1Q table 8-1).
     #[inline(always)]
     #[must_use]
-    pub const fn is_link_local(self) -> bool {
-        matches!(self.0, [0x01, 0x80, 0xc2, 0, 0, last] if last <= 0x0f)
+    pub fn is_link_local(self) -> bool {
+        let [first, second, last] = self.words();
+        first == 0x0180 && second == 0xc200 && last <= 0x000f
     }
 
     /// True if a station may send from it: neither a group nor all zero.
     #[inline(always)]
     #[must_use]
-    pub const fn is_valid_source(self) -> bool {
-        let octets = &self.0;
-        !self.is_group() && (octets[0] | octets[1] | octets[2] | octets[3] | octets[4] | octets[5]) != 0
+    pub fn is_valid_source(self) -> bool {
+        let [first, second, last] = self.words();
+        first & 0x0100 == 0 && first | second | last != 0
+    }
+
+    /// Three numbers: BPF would take six octets apart one by one.
+    #[inline(always)]
+    fn words(self) -> [u16; 3] {
+        bytemuck::must_cast::<_, [Be16; 3]>(self).map(Be16::get)
     }
 }
 
@@ -140,6 +147,13 @@ impl EthernetHeader {
     #[must_use]
     pub const fn new(destination: MacAddr, source: MacAddr, ether_type: EtherType) -> Self {
         Self { destination, source, ether_type: Be16::new(ether_type.0) }
+    }
+
+    /// The whole header in the units in which it can be copied.
+    #[inline(always)]
+    #[must_use]
+    pub fn words(self) -> [Be16; 7] {
+        bytemuck::must_cast(self)
     }
 
     /// The type field.

@@ -63,8 +63,7 @@ impl Ipv4Header {
     const MORE_FRAGMENTS: u16 = 0x2000;
     const OFFSET: u16 = 0x1fff;
 
-    /// A header of `total_length` 0 with a checksum that is right for it; [`Self::with_total_length`]
-    /// completes it. DF is set: a VTEP must not fragment (RFC 7348 section 4.3), and an atomic
+    /// A header of `total_length` 0 with a checksum that is right for it; [`with_length`] says which is right for another. DF is set: a VTEP must not fragment (RFC 7348 section 4.3), and an atomic
     /// datagram needs no identification (RFC 6864 section 4).
     #[inline(always)]
     #[must_use]
@@ -83,15 +82,6 @@ impl Ipv4Header {
         };
         header.checksum = Be16::new(!header.sum());
         header
-    }
-
-    /// The template for a packet of this many octets, header included (RFC 1624 equation 3 for the checksum).
-    #[inline(always)]
-    #[must_use]
-    pub fn with_total_length(mut self, octets: u16) -> Self {
-        self.total_length = Be16::new(octets);
-        self.checksum = Be16::new(!fold(u32::from(!self.checksum.get()) + u32::from(octets)));
-        self
     }
 
     /// The one's complement sum over the header: 0xffff where the checksum is right.
@@ -163,6 +153,13 @@ impl Ipv6Header {
     }
 }
 
+/// The checksum of a header whose length field was zero under `checksum` and is `octets` now (RFC 1624 equation 3).
+#[inline(always)]
+#[must_use]
+pub const fn with_length(checksum: u16, octets: u16) -> u16 {
+    !fold(!checksum as u32 + octets as u32)
+}
+
 /// Adds the carries of a one's complement sum of 16-bit words until 16 bits are left (RFC 1071 section 2).
 #[inline(always)]
 const fn fold(sum: u32) -> u16 {
@@ -185,8 +182,9 @@ mod tests {
     proptest! {
         #[test]
         fn checksum_is_right_for_every_length(length: u16, source: [u8; 4], destination: [u8; 4], ttl: u8) {
-            let template = Ipv4Header::template(Protocol::UDP, ttl, Ipv4Octets(source), Ipv4Octets(destination));
-            let header = template.with_total_length(length);
+            let mut header = Ipv4Header::template(Protocol::UDP, ttl, Ipv4Octets(source), Ipv4Octets(destination));
+            header.checksum = Be16::new(with_length(header.checksum.get(), length));
+            header.total_length = Be16::new(length);
             prop_assert_eq!(header.sum(), 0xffff);
             prop_assert_eq!(header.total_length(), length);
             prop_assert_eq!((header.version(), header.header_len(), header.is_fragment()), (4, 20, false));

@@ -11,6 +11,6 @@ pub mod vxlan;
 pub use be16::Be16;
 pub use ethernet::{EtherType, EthernetHeader, InvalidMac, MacAddr};
 pub use ip::{Ipv4Header, Ipv4Octets, Ipv6Header, Protocol};
-pub use outer::{EncapsulatedV4, Endpoint, OuterV4};
+pub use outer::{EncapsulatedV4, Endpoint, HeadersV4, OuterV4};
 pub use udp::UdpHeader;
 pub use vxlan::{InvalidVni, Vni, VxlanHeader};

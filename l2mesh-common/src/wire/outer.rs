@@ -3,8 +3,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{
-    EtherType, EthernetHeader, MacAddr, UdpHeader, Vni, VxlanHeader,
-    ip::{Ipv4Header, Ipv4Octets, Protocol},
+    Be16, EtherType, EthernetHeader, MacAddr, UdpHeader, Vni, VxlanHeader,
+    ip::{Ipv4Header, Ipv4Octets, Protocol, with_length},
 };
 
 /// Ethernet, IPv4, UDP, VXLAN: the 50 octets before the inner frame on an IPv4 underlay.
@@ -26,10 +26,9 @@ impl OuterV4 {
     pub const LEN: usize = 50;
 }
 
-/// The outer header and the inner frame's own: what encapsulation writes in one store and decapsulation reads behind one
-/// bounds check. Aligned so that it is copied in eight words; unaligned, BPF would copy it octet by octet.
+/// The outer header and the inner frame's own, as decapsulation reads them behind one bounds check.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
-#[repr(C, align(8))]
+#[repr(C)]
 pub struct EncapsulatedV4 {
     /// The prepended header.
     pub outer: OuterV4,
@@ -40,21 +39,40 @@ pub struct EncapsulatedV4 {
 impl EncapsulatedV4 {
     /// Octets on the wire.
     pub const LEN: usize = 64;
+}
+
+/// The same 64 octets as encapsulation writes them: eight words, because BPF copies what is aligned to less octet by
+/// octet. Only little-endian machines are built for.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct HeadersV4([u64; 8]);
+
+const _: () = assert!(cfg!(target_endian = "little"));
+
+impl HeadersV4 {
     /// Octets between the outer IP header's end and the inner frame.
     const UDP_VXLAN: u16 = 16;
     /// What Linux's vxlan device uses too: the default hop limit.
     const TTL: u8 = 64;
+    // Where the fields stand that differ from frame to frame.
+    const TOTAL_LENGTH: usize = 16;
+    const CHECKSUM: usize = 24;
+    const SOURCE_PORT: usize = 34;
+    const UDP_LENGTH: usize = 38;
+    const VNI_HIGH: usize = 46;
+    const VNI_LOW: usize = 48;
+    const INNER: usize = 50;
 
-    /// The part that is the same for every frame to one peer.
+    /// What is the same in every frame to one peer; the rest is zero.
     #[must_use]
     pub fn template(source: Endpoint<Ipv4Octets>, destination: Endpoint<Ipv4Octets>, port: u16) -> Self {
         let outer = OuterV4 {
             ethernet: EthernetHeader::new(destination.mac, source.mac, EtherType::IPV4),
             ip: Ipv4Header::template(Protocol::UDP, Self::TTL, source.address, destination.address),
             udp: UdpHeader::new(0, port, 0),
-            vxlan: VxlanHeader::default(),
+            vxlan: VxlanHeader::template(),
         };
-        Self { outer, inner: EthernetHeader::default() }
+        bytemuck::cast(EncapsulatedV4 { outer, inner: EthernetHeader::default() })
     }
 
     /// The headers of one frame: `frame_len` octets from the inner Ethernet header on. For a GSO frame the lengths wrap
@@ -63,11 +81,50 @@ impl EncapsulatedV4 {
     #[must_use]
     pub fn for_frame(mut self, vni: Vni, inner: EthernetHeader, frame_len: u32, source_port: u16) -> Self {
         let udp_len = (frame_len as u16).wrapping_add(Self::UDP_VXLAN);
-        self.outer.ip = self.outer.ip.with_total_length(udp_len.wrapping_add(Ipv4Header::LEN as u16));
-        self.outer.udp = UdpHeader::new(source_port, self.outer.udp.destination(), udp_len);
-        self.outer.vxlan = VxlanHeader::new(vni);
-        self.inner = inner;
+        let total_length = udp_len.wrapping_add(Ipv4Header::LEN as u16);
+        let checksum = with_length(self.get(Self::CHECKSUM), total_length);
+        let id = vni.get();
+        let fields = [
+            (Self::TOTAL_LENGTH, total_length),
+            (Self::CHECKSUM, checksum),
+            (Self::SOURCE_PORT, source_port),
+            (Self::UDP_LENGTH, udp_len),
+            (Self::VNI_HIGH, (id >> 8) as u16),
+            (Self::VNI_LOW, (id << 8) as u16),
+        ];
+        for (offset, value) in fields {
+            self.set(offset, Be16::new(value));
+        }
+        for (index, value) in inner.words().into_iter().enumerate() {
+            self.set(Self::INNER + 2 * index, value);
+        }
         self
+    }
+
+    /// In the units in which it is copied.
+    #[inline(always)]
+    #[must_use]
+    pub const fn words(self) -> [u64; 8] {
+        self.0
+    }
+
+    /// Field by field, as a receiver reads it.
+    #[must_use]
+    pub fn parsed(&self) -> EncapsulatedV4 {
+        bytemuck::cast(*self)
+    }
+
+    #[inline(always)]
+    const fn get(&self, offset: usize) -> u16 {
+        ((self.0[offset / 8] >> (offset % 8 * 8)) as u16).swap_bytes()
+    }
+
+    /// Writes a field that is zero so far or is overwritten whole.
+    #[inline(always)]
+    fn set(&mut self, offset: usize, value: Be16) {
+        let shift = offset % 8 * 8;
+        let word = &mut self.0[offset / 8];
+        *word = *word & !(0xffff << shift) | u64::from(value.octets()) << shift;
     }
 }
 
@@ -100,8 +157,8 @@ mod tests {
             });
             let vni = Vni::new(id).expect("in range");
             let inner = EthernetHeader::new(MacAddr(macs[0]), MacAddr(macs[1]), EtherType(port));
-            let whole = EncapsulatedV4::template(source, destination, port).for_frame(vni, inner, frame_len, source_port);
-            prop_assert_eq!(whole.outer.ip.sum(), 0xffff);
+            let whole = HeadersV4::template(source, destination, port).for_frame(vni, inner, frame_len, source_port);
+            prop_assert_eq!(whole.parsed().outer.ip.sum(), 0xffff);
 
             let octets: [u8; 64] = bytemuck::cast(whole);
             let length = |extra: u32| u16::try_from(frame_len + extra).expect("fits").to_be_bytes().to_vec();

@@ -119,6 +119,12 @@ impl VxlanHeader {
         Self { flags: Self::FLAG_VNI, reserved: [0; 3], vni: [high, middle, low], reserved_last: 0 }
     }
 
+    /// The header without its VNI.
+    #[must_use]
+    pub const fn template() -> Self {
+        Self { flags: Self::FLAG_VNI, reserved: [0; 3], vni: [0; 3], reserved_last: 0 }
+    }
+
     /// True if the I flag says that the VNI field is valid.
     #[inline(always)]
     #[must_use]

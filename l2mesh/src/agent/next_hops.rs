@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use l2mesh_common::{
     tables::{NextHop, PeerId},
-    wire::{EncapsulatedV4, Endpoint},
+    wire::{Endpoint, HeadersV4},
 };
 
 use super::Agent;
@@ -72,7 +72,7 @@ impl Agent {
         Some(NextHop {
             ifindex: found.oif,
             mtu: underlay_mtu.saturating_sub(self.view.overhead),
-            template: EncapsulatedV4::template(source, destination, self.view.port),
+            template: HeadersV4::template(source, destination, self.view.port),
         })
     }
 

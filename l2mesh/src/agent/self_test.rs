@@ -8,7 +8,7 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use l2mesh_common::{
     tables::Fact,
     verdict::Verdict,
-    wire::{EncapsulatedV4, Endpoint, EtherType, EthernetHeader, MacAddr, OuterV4, Vni},
+    wire::{Endpoint, EtherType, EthernetHeader, HeadersV4, MacAddr, OuterV4, Vni},
 };
 use tokio::time::{Instant, sleep};
 
@@ -86,7 +86,7 @@ impl Agent {
         let source = Endpoint { mac: nobody, address: peer.into() };
         let destination = Endpoint { mac, address: self.view.local.into() };
         let inner = EthernetHeader::new(MacAddr::BROADCAST, nobody, EtherType::SELF_TEST);
-        let template = EncapsulatedV4::template(source, destination, self.view.port);
+        let template = HeadersV4::template(source, destination, self.view.port);
         let headers = template.for_frame(vni, inner, u32::try_from(FRAME)?, FIRST_SOURCE_PORT);
         let mut frame = bytemuck::bytes_of(&headers).to_vec();
         frame.resize(OuterV4::LEN + FRAME, 0);

@@ -1,0 +1,341 @@
+//! The underlay: wires between hosts, a switch or a router in the middle, and cuts.
+
+use std::array;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use l2mesh_common::wire::MacAddr;
+
+use crate::host::Host;
+use crate::lab::Lab;
+use crate::site::lock;
+
+/// What travels on a wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Wire {
+    /// Frames as a real wire has them: no longer than the MTU, checksums filled in.
+    #[default]
+    Frames,
+    /// veth as it is: 64 KiB frames without checksums cross it.
+    Plain,
+}
+
+/// How hosts are wired.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wiring {
+    /// What travels on the wires.
+    pub wire: Wire,
+    /// The hosts' underlay interface.
+    pub interface: String,
+    /// Octets of an IP packet.
+    pub mtu: u32,
+    /// Queues each way; native XDP needs as many receive queues as the far end has transmit queues.
+    pub queues: u32,
+    /// Adds IPv6 addresses to the underlay.
+    pub ipv6: bool,
+}
+
+impl Default for Wiring {
+    fn default() -> Self {
+        Self { wire: Wire::Frames, interface: "eth0".to_owned(), mtu: 1500, queues: 2, ipv6: false }
+    }
+}
+
+/// One underlay interface of a host.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Uplink {
+    /// Its name on the host.
+    pub interface: String,
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its address with [`Wiring::ipv6`].
+    pub address6: Option<Ipv6Addr>,
+    /// Bits of the IPv4 prefix; IPv6 has 64.
+    pub prefix: u8,
+    /// The router, where there is one.
+    pub gateway: Option<Ipv4Addr>,
+    /// The router's IPv6 address.
+    pub gateway6: Option<Ipv6Addr>,
+    /// The other end, on [`Lab::fabric`]; on a pair, the other host's interface.
+    pub port: String,
+}
+
+/// The middle: a bridge or a router, with a port for each uplink.
+#[derive(Debug)]
+pub(crate) struct Fabric {
+    pub(crate) host: Host,
+    kind: Kind,
+    /// Uplinks so far.
+    uplinks: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Switch,
+    Router,
+}
+
+/// The bridge of a switch.
+const BRIDGE: &str = "switch";
+/// Where cut traffic goes: a bridge without ports.
+const VOID: &str = "void";
+
+impl Lab {
+    /// Two hosts on one wire.
+    #[must_use]
+    #[track_caller]
+    pub fn pair(&self, names: [&str; 2], wiring: &Wiring) -> [Host; 2] {
+        let hosts = names.map(|name| self.host(name));
+        let [a, b] = &hosts;
+        let dev = &wiring.interface;
+        add_veth(a, dev, b, dev, wiring);
+        for (index, host) in [(0, a), (1, b)] {
+            connect_uplink(host, &Plan::shared(index, wiring), dev.clone(), dev);
+        }
+        for host in &hosts {
+            host.wait_carrier(dev);
+        }
+        hosts
+    }
+
+    /// Hosts on one thin bridge: no STP, no multicast snooping, no netfilter.
+    #[must_use]
+    #[track_caller]
+    pub fn switch<const N: usize>(&self, names: [&str; N], wiring: &Wiring) -> [Host; N] {
+        self.build(Kind::Switch, names, wiring)
+    }
+
+    /// Hosts in a subnet each, behind one router: every frame to another host goes to the gateway's MAC.
+    #[must_use]
+    #[track_caller]
+    pub fn routed<const N: usize>(&self, names: [&str; N], wiring: &Wiring) -> [Host; N] {
+        self.build(Kind::Router, names, wiring)
+    }
+
+    fn build<const N: usize>(&self, kind: Kind, names: [&str; N], wiring: &Wiring) -> [Host; N] {
+        {
+            let mut fabric = lock(&self.fabric);
+            assert!(fabric.is_none(), "a lab has one switch or router");
+            *fabric = Some(Fabric::new(self.host("fabric"), kind, wiring));
+        }
+        let hosts = array::from_fn(|index| self.host(names[index]));
+        for host in &hosts {
+            self.add_uplink(host, wiring);
+        }
+        hosts
+    }
+
+    /// One more interface for a host, or the first for a new one, on the switch or router there is.
+    /// Behind a router it gets a subnet of its own; the default route stays with the first uplink.
+    #[track_caller]
+    pub fn add_uplink(&self, host: &Host, wiring: &Wiring) -> Uplink {
+        let mut fabric = lock(&self.fabric);
+        fabric.as_mut().expect("a lab with a switch or a router").connect(host, wiring)
+    }
+
+    /// Nothing from either host's uplinks reaches the other any more; both links stay up, and
+    /// everyone else is reached.
+    #[track_caller]
+    pub fn cut(&self, a: &Host, b: &Host) {
+        self.each_direction(a, b, |fabric, port, preference, to| {
+            let qdiscs = fabric.exec("tc", &["qdisc", "show", "dev", port]).stdout;
+            if !qdiscs.contains("clsact") {
+                fabric.run(&format!("tc qdisc add dev {port} clsact"));
+            }
+            let filter = format!("tc filter add dev {port} ingress pref {preference}");
+            let act = format!("action mirred egress redirect dev {VOID}");
+            fabric.run(&format!("{filter} protocol ip u32 match ip dst {} {act}", to.address));
+            if let Some(address) = to.address6 {
+                let filter = format!("tc filter add dev {port} ingress pref {}", preference + 1);
+                fabric.run(&format!("{filter} protocol ipv6 u32 match ip6 dst {address} {act}"));
+            }
+        });
+    }
+
+    /// Undoes [`Self::cut`].
+    #[track_caller]
+    pub fn heal(&self, a: &Host, b: &Host) {
+        self.each_direction(a, b, |fabric, port, preference, to| {
+            fabric.run(&format!("tc filter del dev {port} ingress pref {preference}"));
+            if to.address6.is_some() {
+                fabric.run(&format!("tc filter del dev {port} ingress pref {}", preference + 1));
+            }
+        });
+    }
+
+    /// The host's cable is pulled at the far end: its first uplink loses its carrier.
+    #[track_caller]
+    pub fn unplug(&self, host: &Host) {
+        self.fabric().run(&format!("ip link set dev {} down", host.uplink(0).port));
+    }
+
+    /// Undoes [`Self::unplug`].
+    #[track_caller]
+    pub fn plug(&self, host: &Host) {
+        let uplink = host.uplink(0);
+        self.fabric().run(&format!("ip link set dev {} up", uplink.port));
+        host.wait_carrier(&uplink.interface);
+    }
+
+    /// Panics if a veth of the underlay lost a frame that XDP sent: at every host and every port.
+    #[track_caller]
+    pub fn assert_no_xdp_errors(&self, hosts: &[Host]) {
+        let fabric = lock(&self.fabric).as_ref().map(|fabric| fabric.host.clone());
+        for host in hosts {
+            for uplink in host.uplinks() {
+                host.assert_no_xdp_errors(&uplink.interface);
+                if let Some(fabric) = &fabric {
+                    fabric.assert_no_xdp_errors(&uplink.port);
+                }
+            }
+        }
+    }
+
+    fn each_direction(&self, a: &Host, b: &Host, change: impl Fn(&Host, &str, u32, &Uplink)) {
+        let fabric = self.fabric();
+        for (from, to) in [(a, b), (b, a)] {
+            for uplink in from.uplinks() {
+                for target in to.uplinks() {
+                    // The last two octets are unique in a lab; two preferences each, one per family.
+                    let [_, _, network, last] = target.address.octets();
+                    change(&fabric, &uplink.port, u32::from(u16::from_be_bytes([network, last])) * 2, &target);
+                }
+            }
+        }
+    }
+}
+
+impl Fabric {
+    fn new(host: Host, kind: Kind, wiring: &Wiring) -> Self {
+        host.run(&format!("ip link add name {VOID} type bridge"));
+        host.run(&format!("ip link set dev {VOID} addrgenmode none"));
+        host.run(&format!("ip link set dev {VOID} up"));
+        match kind {
+            Kind::Switch => {
+                for table in ["iptables", "ip6tables", "arptables"] {
+                    // Without the module the switch is off anyway.
+                    host.try_exec("sysctl", &["-qw", &format!("net.bridge.bridge-nf-call-{table}=0")]);
+                }
+                host.run(&format!(
+                    "ip link add name {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"
+                ));
+                host.run(&format!("ip link set dev {BRIDGE} mtu {} addrgenmode none", wiring.mtu));
+                host.run(&format!("ip link set dev {BRIDGE} up"));
+            }
+            Kind::Router => {
+                host.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+            }
+        }
+        Self { host, kind, uplinks: 0 }
+    }
+
+    fn connect(&mut self, host: &Host, wiring: &Wiring) -> Uplink {
+        let nth = host.uplinks().len();
+        let port = if nth == 0 { host.name().to_owned() } else { format!("{}.{nth}", host.name()) };
+        let plan = match self.kind {
+            Kind::Switch => Plan::shared(self.uplinks, wiring),
+            Kind::Router => Plan::own(self.uplinks, wiring),
+        };
+        self.uplinks += 1;
+        let interface =
+            if nth == 0 || wiring.interface != "eth0" { wiring.interface.clone() } else { format!("eth{nth}") };
+        add_veth(&self.host, &port, host, &interface, wiring);
+        match self.kind {
+            Kind::Switch => {
+                self.host.run(&format!("ip link set dev {port} master {BRIDGE}"));
+            }
+            Kind::Router => {
+                for (address, bits) in plan.gateways() {
+                    self.host.add_address(&port, &format!("{address}/{bits}"));
+                }
+            }
+        }
+        self.host.run(&format!("ip link set dev {port} up"));
+        let uplink = connect_uplink(host, &plan, port, &interface);
+        host.wait_carrier(&uplink.interface);
+        self.host.wait_carrier(&uplink.port);
+        uplink
+    }
+}
+
+/// A wire between two hosts, with names and offloads, not yet up.
+fn add_veth(near_host: &Host, near: &str, far_host: &Host, far: &str, wiring: &Wiring) {
+    let Wiring { queues, mtu, .. } = wiring;
+    let queues = format!("mtu {mtu} numtxqueues {queues} numrxqueues {queues}");
+    near_host.run(&format!(
+        "ip link add name {near} {queues} type veth peer name {far} {queues} netns {}",
+        far_host.namespace()
+    ));
+    for (host, interface) in [(near_host, near), (far_host, far)] {
+        // No router solicitations or MLD reports of the underlay's own between the frames of a test.
+        host.run(&format!("ip link set dev {interface} addrgenmode none"));
+        // GRO means NAPI: without it what XDP sends into the far end is lost. It changes nothing for
+        // frames that their sender has not cut up.
+        host.offload(interface, &["gro", "on"]);
+        if wiring.wire == Wire::Frames {
+            host.offload(interface, &["tso", "off", "gso", "off", "tx", "off"]);
+        }
+    }
+}
+
+fn connect_uplink(host: &Host, plan: &Plan, port: String, interface: &str) -> Uplink {
+    let &Plan { address, address6, prefix, gateway, gateway6 } = plan;
+    host.add_address(interface, &format!("{address}/{prefix}"));
+    if let Some(address) = address6 {
+        host.add_address(interface, &format!("{address}/64"));
+    }
+    host.run(&format!("ip link set dev {interface} up"));
+    if host.uplinks().is_empty() {
+        if let Some(gateway) = gateway {
+            host.run(&format!("ip route add default via {gateway}"));
+        }
+        if let Some(gateway) = gateway6 {
+            host.run(&format!("ip route add default via {gateway}"));
+        }
+    }
+    let interface = interface.to_owned();
+    let mac = host.mac(&interface);
+    let uplink = Uplink { interface, mac, address, address6, prefix, gateway, gateway6, port };
+    host.add_uplink(uplink.clone());
+    uplink
+}
+
+/// Addresses of one uplink.
+struct Plan {
+    address: Ipv4Addr,
+    address6: Option<Ipv6Addr>,
+    prefix: u8,
+    gateway: Option<Ipv4Addr>,
+    gateway6: Option<Ipv6Addr>,
+}
+
+impl Plan {
+    /// One of many in 192.0.2.0/24 (RFC 5737) and `2001:db8::/64` (RFC 3849).
+    fn shared(index: u8, wiring: &Wiring) -> Self {
+        let host = index.checked_add(10).filter(|host| *host < 255).expect("at most 244 uplinks on a switch");
+        let address6 = wiring.ipv6.then(|| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(host)));
+        Self { address: Ipv4Addr::new(192, 0, 2, host), address6, prefix: 24, gateway: None, gateway6: None }
+    }
+
+    /// The only one in a /28, the three documentation networks by turns, and in `2001:db8:n::/64`.
+    fn own(index: u8, wiring: &Wiring) -> Self {
+        const NETWORKS: [[u8; 3]; 3] = [[203, 0, 113], [198, 51, 100], [192, 0, 2]];
+        assert!(index < 48, "at most 48 uplinks behind a router");
+        let [a, b, c] = NETWORKS[usize::from(index % 3)];
+        let block = index / 3 * 16;
+        let v6 = |host| wiring.ipv6.then(|| Ipv6Addr::new(0x2001, 0xdb8, u16::from(index) + 1, 0, 0, 0, 0, host));
+        Self {
+            address: Ipv4Addr::new(a, b, c, block + 10),
+            address6: v6(10),
+            prefix: 28,
+            gateway: Some(Ipv4Addr::new(a, b, c, block + 1)),
+            gateway6: v6(1),
+        }
+    }
+
+    fn gateways(&self) -> impl Iterator<Item = (std::net::IpAddr, u8)> {
+        let v4 = self.gateway.map(|address| (address.into(), self.prefix));
+        v4.into_iter().chain(self.gateway6.map(|address| (address.into(), 64)))
+    }
+}

@@ -1,0 +1,191 @@
+//! Ethernet frames made by hand, as the inner frames of a test.
+//!
+//! Nothing here is shared with the program under test but the type of a MAC address: what it
+//! carries and what it should have carried must not have one common mistake.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use l2mesh_common::wire::MacAddr;
+
+const ETH_IPV4: u16 = 0x0800;
+const ETH_ARP: u16 = 0x0806;
+const ETH_VLAN: u16 = 0x8100;
+const ETH_IPV6: u16 = 0x86dd;
+const ETH_LLDP: u16 = 0x88cc;
+/// IEEE 802 OUI extended type: nothing in the kernel or in l2mesh knows it.
+const ETH_UNKNOWN: u16 = 0x88b7;
+
+const UDP: u8 = 17;
+
+/// A frame from its destination address on, without frame check sequence.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Frame(Vec<u8>);
+
+impl Frame {
+    /// Any octets, also what is no frame.
+    #[must_use]
+    pub fn raw(octets: impl Into<Vec<u8>>) -> Self {
+        Self(octets.into())
+    }
+
+    /// A frame of any type; not padded.
+    #[must_use]
+    pub fn ethernet(destination: MacAddr, source: MacAddr, ether_type: u16, payload: &[u8]) -> Self {
+        Self([&destination.0[..], &source.0, &ether_type.to_be_bytes(), payload].concat())
+    }
+
+    /// A frame of a type that nobody knows (0x88b7).
+    #[must_use]
+    pub fn unknown(destination: MacAddr, source: MacAddr, payload: &[u8]) -> Self {
+        Self::ethernet(destination, source, ETH_UNKNOWN, payload)
+    }
+
+    /// An LLDP-like frame (0x88cc) to 01:80:c2:00:00:0e, which bridges do not forward.
+    #[must_use]
+    pub fn lldp(source: MacAddr, payload: &[u8]) -> Self {
+        Self::ethernet(MacAddr([0x01, 0x80, 0xc2, 0, 0, 0x0e]), source, ETH_LLDP, payload)
+    }
+
+    /// Who has `target`? To everyone (RFC 826).
+    #[must_use]
+    pub fn arp_request(source: MacAddr, sender: Ipv4Addr, target: Ipv4Addr) -> Self {
+        Self::arp(MacAddr::BROADCAST, 1, (source, sender), (MacAddr::ZERO, target))
+    }
+
+    /// `sender` is at `source`. To one.
+    #[must_use]
+    pub fn arp_reply(source: MacAddr, sender: Ipv4Addr, to: MacAddr, target: Ipv4Addr) -> Self {
+        Self::arp(to, 2, (source, sender), (to, target))
+    }
+
+    fn arp(to: MacAddr, operation: u8, sender: (MacAddr, Ipv4Addr), target: (MacAddr, Ipv4Addr)) -> Self {
+        let head = [0, 1, 8, 0, 6, 4, 0, operation];
+        let addresses = [sender, target].map(|(mac, address)| [&mac.0[..], &address.octets()].concat());
+        Self::ethernet(to, sender.0, ETH_ARP, &[&head[..], &addresses.concat()].concat())
+    }
+
+    /// A UDP datagram in IPv4 or IPv6, checksums right. Both addresses are of one family.
+    #[must_use]
+    pub fn udp(destination: MacAddr, source: MacAddr, from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Self {
+        let length = u16::try_from(8 + payload.len()).expect("a payload that fits a datagram");
+        let mut udp = [from.port(), to.port(), length, 0].map(u16::to_be_bytes).concat();
+        udp.extend(payload);
+        // The pseudo-header of RFC 768 and of RFC 8200 section 8.1 sum to the same kind of number.
+        let addresses = [octets(from.ip()), octets(to.ip())].concat();
+        let pseudo = [&addresses[..], &[0, UDP], &length.to_be_bytes()].concat();
+        let checksum = match checksum(&[&pseudo[..], &udp].concat()) {
+            0 => 0xffff,
+            other => other,
+        };
+        udp[6..8].copy_from_slice(&checksum.to_be_bytes());
+        let (ether_type, header) = match (from.ip(), to.ip()) {
+            (IpAddr::V4(_), IpAddr::V4(_)) => (ETH_IPV4, ipv4_header(&addresses, length)),
+            (IpAddr::V6(_), IpAddr::V6(_)) => (ETH_IPV6, ipv6_header(&addresses, length)),
+            _ => panic!("{from} and {to} are of two families"),
+        };
+        Self::ethernet(destination, source, ether_type, &[header, udp].concat())
+    }
+
+    /// With an 802.1Q tag: priority, DEI and VLAN id as on the wire.
+    #[must_use]
+    pub fn tagged(self, tci: u16) -> Self {
+        self.tagged_as(ETH_VLAN, tci)
+    }
+
+    /// With a tag of any type, in front of those it has.
+    #[must_use]
+    pub fn tagged_as(mut self, tag_type: u16, tci: u16) -> Self {
+        let tag = [tag_type, tci].map(u16::to_be_bytes).concat();
+        self.0.splice(12..12, tag);
+        self
+    }
+
+    /// With zeros up to `length` octets.
+    #[must_use]
+    pub fn padded(mut self, length: usize) -> Self {
+        self.0.resize(self.0.len().max(length), 0);
+        self
+    }
+
+    /// The octets.
+    #[must_use]
+    pub fn octets(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Who it is for. Panics on less than 14 octets, as do the next two.
+    #[must_use]
+    pub fn destination(&self) -> MacAddr {
+        MacAddr(self.0[..6].try_into().expect("six octets"))
+    }
+
+    /// Who sent it.
+    #[must_use]
+    pub fn source(&self) -> MacAddr {
+        MacAddr(self.0[6..12].try_into().expect("six octets"))
+    }
+
+    /// The type, or that of the first tag.
+    #[must_use]
+    pub fn ether_type(&self) -> u16 {
+        u16::from_be_bytes([self.0[12], self.0[13]])
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} octets:", self.0.len())?;
+        self.0.iter().try_for_each(|octet| write!(f, " {octet:02x}"))
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+fn ipv4_header(addresses: &[u8], payload: u16) -> Vec<u8> {
+    let length = (20 + payload).to_be_bytes();
+    let mut header = vec![0x45, 0, length[0], length[1], 0, 0, 0x40, 0, 64, UDP, 0, 0];
+    header.extend(addresses);
+    let sum = checksum(&header).to_be_bytes();
+    header[10..12].copy_from_slice(&sum);
+    header
+}
+
+fn ipv6_header(addresses: &[u8], payload: u16) -> Vec<u8> {
+    let length = payload.to_be_bytes();
+    [&[0x60, 0, 0, 0, length[0], length[1], UDP, 64], addresses].concat()
+}
+
+/// RFC 1071.
+fn checksum(octets: &[u8]) -> u16 {
+    let word = |pair: &[u8]| u64::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+    let mut sum: u64 = octets.chunks(2).map(word).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).expect("folded to 16 bits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksum_of_rfc_1071() {
+        assert_eq!(checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
+        assert_eq!(checksum(&[0x12]), !0x1200);
+    }
+
+    #[test]
+    fn tags_stack_in_front() {
+        let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+        let frame = Frame::unknown(MacAddr::BROADCAST, mac, b"x").tagged(7).tagged_as(0x88a8, 0x2005);
+        assert_eq!(frame.octets()[12..], [0x88, 0xa8, 0x20, 5, 0x81, 0, 0, 7, 0x88, 0xb7, b'x']);
+        assert_eq!((frame.destination(), frame.source(), frame.ether_type()), (MacAddr::BROADCAST, mac, 0x88a8));
+    }
+}

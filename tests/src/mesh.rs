@@ -1,0 +1,136 @@
+//! The program under test on the lab's hosts.
+
+use std::env;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::host::{Host, Output};
+use crate::process::Process;
+use crate::wait::wait_for;
+
+/// Overrides which binary is tested.
+const BINARY: &str = "L2MESH_BIN";
+
+/// How long an attach may take.
+const UP_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long a detach may take.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// A running `l2mesh attach`. Dropping it ends it.
+#[derive(Debug)]
+pub struct Agent {
+    process: Process,
+    up: String,
+}
+
+impl Host {
+    /// Runs `l2mesh attach` on the first underlay interface with these further arguments, and waits
+    /// until it says that the mesh is up. Panics with its stderr if that takes longer than 15 s.
+    #[must_use = "dropping the agent ends it"]
+    #[track_caller]
+    pub fn attach(&self, args: &[&str]) -> Agent {
+        self.attach_on(&self.interface(), args)
+    }
+
+    /// [`Self::attach`] on a given interface.
+    #[must_use = "dropping the agent ends it"]
+    #[track_caller]
+    pub fn attach_on(&self, interface: &str, args: &[&str]) -> Agent {
+        let mut process = self.spawn_l2mesh(&[&["attach", "--iface", interface], args].concat());
+        let what = format!("l2mesh attach on {}", self.name());
+        let up = wait_for(&what, UP_LIMIT, || {
+            let running = process.is_running();
+            match process.stdout().split_once('\n') {
+                Some((line, _)) => Ok(line.to_owned()),
+                None if running => Err(format!("no line on stdout{}", process.last_words())),
+                None => panic!("{what}: it ended{}", process.last_words()),
+            }
+        });
+        Agent { process, up }
+    }
+
+    /// Starts `l2mesh` with these arguments and leaves it running.
+    #[must_use = "dropping the process ends it"]
+    #[track_caller]
+    pub fn spawn_l2mesh(&self, args: &[&str]) -> Process {
+        let log = env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
+        self.spawn_with(binary(), &self.with_pin_dir(args), &[("RUST_LOG", &log)])
+    }
+
+    /// What a command such as `l2mesh maps macs --json` prints. Panics if it fails.
+    #[must_use]
+    #[track_caller]
+    pub fn l2mesh(&self, args: &[&str]) -> Value {
+        let text = self.l2mesh_text(args);
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("l2mesh {args:?}: not JSON: {error}: {text:?}"))
+    }
+
+    /// What a command such as `l2mesh status` prints for people. Panics if it fails.
+    #[track_caller]
+    pub fn l2mesh_text(&self, args: &[&str]) -> String {
+        self.exec(binary(), &self.with_pin_dir(args)).stdout
+    }
+
+    /// Runs `l2mesh` with these arguments and reports how it ended.
+    #[must_use]
+    #[track_caller]
+    pub fn try_l2mesh(&self, args: &[&str]) -> Output {
+        self.try_exec(binary(), &self.with_pin_dir(args))
+    }
+
+    fn with_pin_dir(&self, args: &[&str]) -> Vec<String> {
+        let pin_dir = self.site().pin_dir().display().to_string();
+        ["--pin-dir", &pin_dir].iter().chain(args).map(|arg| (*arg).to_owned()).collect()
+    }
+}
+
+impl Agent {
+    /// The line it printed when the mesh was up.
+    #[must_use]
+    pub fn up_line(&self) -> &str {
+        &self.up
+    }
+
+    /// The process, for its logs and for other signals.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// SIGTERM: it detaches what it made (unless attached with `--persist`). Panics unless it ends with
+    /// exit status 0 within 10 s.
+    #[track_caller]
+    pub fn stop(mut self) {
+        self.process.signal(Signal::SIGTERM);
+        let status = self.process.wait_exit(STOP_LIMIT);
+        assert!(status.success(), "l2mesh attach ended with {status}{}", self.process.last_words());
+    }
+
+    /// SIGKILL: it detaches nothing.
+    #[track_caller]
+    pub fn kill(mut self) {
+        self.process.signal(Signal::SIGKILL);
+        self.process.wait_exit(STOP_LIMIT);
+    }
+}
+
+/// `L2MESH_BIN`, else the build beside the running program, of the same profile first.
+#[track_caller]
+fn binary() -> PathBuf {
+    if let Some(path) = env::var_os(BINARY) {
+        return path.into();
+    }
+    // target/<profile>/deps/<test> or target/<profile>/xtask.
+    let program = env::current_exe().expect("the path of this program");
+    let profile = program.ancestors().skip(1).find(|directory| !directory.ends_with("deps"));
+    let profile = profile.expect("a program in a directory");
+    let target = profile.parent().unwrap_or(profile);
+    [profile.to_owned(), target.join("release"), target.join("debug")]
+        .into_iter()
+        .map(|directory| directory.join("l2mesh"))
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| panic!("no l2mesh under {}: cargo build --package l2mesh", target.display()))
+}

@@ -1,0 +1,173 @@
+//! Installs what building and the lab need and this machine lacks. Says what it installs; says
+//! nothing when everything is there.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// What a task needs on the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Need {
+    /// To build: the source of `core` for the eBPF target, and the linker for it.
+    Build,
+    /// To run the lab: the programs it calls, and bpffs.
+    Lab,
+}
+
+/// The bpf-linker that goes with the pinned rustc: both have LLVM 22.
+const BPF_LINKER: &str = "0.10.4";
+
+/// Where bpffs belongs.
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// Programs that the lab, the demonstration and the tests call, and the Debian packages that have them.
+const PROGRAMS: [(&str, &str); 15] = [
+    ("arping", "iputils-arping"),
+    ("bpftool", "bpftool"),
+    ("bridge", "iproute2"),
+    ("dhclient", "isc-dhcp-client"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("ethtool", "ethtool"),
+    ("ip", "iproute2"),
+    ("iperf3", "iperf3"),
+    ("mount", "mount"),
+    ("nsenter", "util-linux"),
+    ("ping", "iputils-ping"),
+    ("sysctl", "procps"),
+    ("tc", "iproute2"),
+    ("tcpdump", "tcpdump"),
+    ("tshark", "tshark"),
+];
+
+/// Installs what is missing.
+///
+/// # Errors
+///
+/// What could not be installed, and what to do about it.
+pub(crate) fn run(needs: &[Need]) -> Result<()> {
+    if needs.contains(&Need::Build) {
+        rust_src()?;
+        bpf_linker()?;
+    }
+    if needs.contains(&Need::Lab) {
+        packages()?;
+        bpffs()?;
+    }
+    Ok(())
+}
+
+/// The source of `core`, from which the eBPF target's is built.
+fn rust_src() -> Result<()> {
+    let output = Command::new("rustc").args(["--print", "sysroot"]).output().context("rustc --print sysroot")?;
+    ensure!(output.status.success(), "rustc --print sysroot: {}", String::from_utf8_lossy(&output.stderr));
+    let sysroot = String::from_utf8(output.stdout).context("the path of the sysroot")?;
+    let source = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core/Cargo.toml");
+    if source.exists() {
+        return Ok(());
+    }
+    let advice = format!(
+        "rust-src is missing and could not be installed. With a network: rustup component add rust-src. \
+         Without: copy lib/rustlib/src of the same Rust version from another machine to {}",
+        sysroot.trim()
+    );
+    say("the Rust component rust-src");
+    ensure!(find("rustup").is_some(), "there is no rustup; {advice}");
+    execute("rustup", &["component", "add", "rust-src"]).context(advice)
+}
+
+/// What links an eBPF program, with the LLVM of the pinned rustc.
+fn bpf_linker() -> Result<()> {
+    let version = Command::new("bpf-linker").arg("--version").output();
+    if version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim().ends_with(BPF_LINKER)) {
+        return Ok(());
+    }
+    say(&format!("bpf-linker {BPF_LINKER} (takes some minutes)"));
+    let source = ["bpf-linker", "--version", BPF_LINKER, "--locked"];
+    let features = ["--no-default-features", "--features", "rust-llvm-22"];
+    execute("cargo", &[&["install", "--force"], &source[..], &features].concat())
+        .with_context(|| format!("bpf-linker {BPF_LINKER} could not be installed; it needs a network once"))?;
+    ensure!(
+        find("bpf-linker").is_some(),
+        "bpf-linker is installed, but not in a directory of PATH: add cargo's bin directory (usually ~/.cargo/bin)"
+    );
+    Ok(())
+}
+
+/// The programs that the lab calls.
+fn packages() -> Result<()> {
+    let mut missing: Vec<&str> =
+        PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+    missing.sort_unstable();
+    missing.dedup();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if find("apt-get").is_none() {
+        bail!("this is no Debian, please install what has these programs (names of Debian's packages): {list}");
+    }
+    say(&format!("the Debian packages {list}"));
+    // Noninteractive: tshark would ask who may capture, and gets its default, root alone.
+    let apt = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet=2"];
+    as_root(&[&apt[..], &["update"]].concat())?;
+    as_root(&[&apt[..], &["install", "--yes", "--no-install-recommends"], &missing].concat())
+        .with_context(|| format!("could not be installed: {list}"))
+}
+
+/// Where the kernel keeps pinned maps and programs.
+fn bpffs() -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts").context("/proc/self/mounts")?;
+    if mounts.lines().any(|line| line.split(' ').nth(1) == Some(BPFFS)) {
+        return Ok(());
+    }
+    println!("setup: mounting bpffs at {BPFFS}");
+    as_root(&["mount", "-t", "bpf", "bpf", BPFFS])
+}
+
+fn say(what: &str) {
+    println!("setup: installing {what}");
+}
+
+/// The program in PATH, or where root's programs are: many users do not have those in PATH.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    env::split_paths(&path).chain(system).map(|directory| directory.join(program)).find(|path| path.is_file())
+}
+
+/// Through sudo unless root already.
+fn as_root(command: &[&str]) -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        let [program, args @ ..] = command else { bail!("an empty command") };
+        return execute(program, args);
+    }
+    ensure!(find("sudo").is_some(), "this needs root and there is no sudo; as root, run: {}", command.join(" "));
+    execute("sudo", command)
+}
+
+fn execute(program: &str, args: &[impl AsRef<OsStr>]) -> Result<()> {
+    let status = Command::new(program).args(args).status().with_context(|| format!("cannot run {program}"))?;
+    let line = || args.iter().map(|arg| arg.as_ref().display().to_string()).collect::<Vec<_>>().join(" ");
+    ensure!(status.success(), "{program} {}: {status}", line());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_or_not() {
+        assert!(find("sh").is_some());
+        assert!(find("no-such-program").is_none());
+    }
+
+    #[test]
+    fn the_list_is_sorted_and_has_no_program_twice() {
+        assert!(PROGRAMS.is_sorted_by(|(a, _), (b, _)| a < b));
+    }
+}
