@@ -2,7 +2,7 @@
 
 use l2mesh_common::{
     entropy::{self, Ports},
-    tables::{FdbKey, NextHop, PeerId, Port},
+    tables::{FdbKey, Network, NextHop, PeerId, Port},
     verdict::Verdict,
     wire::{EtherType, EthernetHeader, HeadersV4, Ipv4Header, Ipv6Header, Vni},
 };
@@ -44,7 +44,7 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port) -> Result<Action, Verdict> {
     if skb.is_tagged() || matches!(inner.ether_type(), EtherType::VLAN | EtherType::QINQ) {
         return Err(Verdict::VlanTagged);
     }
-    if inner.destination.is_link_local() && !tables::network(port.vni).is_some_and(|it| it.carries_link_local()) {
+    if inner.destination.is_link_local() && !tables::network(port.vni).is_some_and(Network::carries_link_local) {
         return Err(Verdict::LinkLocal);
     }
     let source_port = source_port(skb, &inner);

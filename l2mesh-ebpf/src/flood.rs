@@ -16,14 +16,14 @@ use crate::{
 /// the frame itself.
 #[inline(always)]
 pub(crate) fn flood(skb: &mut Skb, departing: &Departing) -> Result<Action, Verdict> {
-    let list = tables::flood_list(departing.vni.get()).ok_or(Verdict::NoPeers)?;
-    if list.count == 0 {
+    let peers = tables::flood_list(departing.vni.get()).ok_or(Verdict::NoPeers)?;
+    if peers.count == 0 {
         return Err(Verdict::NoPeers);
     }
     skb.push_outer(is_ip(&departing.inner))?;
     tables::count(Verdict::Flooded, departing.len);
-    let mut copies = Copies { skb, departing, list, waiting: None };
-    repeat(list.count, &mut copies);
+    let mut copies = Copies { skb, departing, peers, waiting: None };
+    repeat(peers.count, &mut copies);
     let last = copies.waiting.ok_or(Verdict::NoNextHop)?;
     let ifindex = address(copies.skb, departing, last)?;
     Ok(Action::Redirect(ifindex))
@@ -33,7 +33,7 @@ pub(crate) fn flood(skb: &mut Skb, departing: &Departing) -> Result<Action, Verd
 struct Copies<'a> {
     skb: &'a mut Skb,
     departing: &'a Departing,
-    list: &'static FloodList,
+    peers: &'static FloodList,
     /// The peer before: only after the last one is it known to be the last.
     waiting: Option<PeerId>,
 }
@@ -42,7 +42,7 @@ impl Step for Copies<'_> {
     #[inline(always)]
     fn step(&mut self, place: u32) {
         // The mask is for the verifier.
-        let peer = PeerId::from(self.list.peers[place as usize & (MAX_PEERS - 1)]);
+        let peer = PeerId::from(self.peers.peers[place as usize & (MAX_PEERS - 1)]);
         let outcome = match next_hop(self.departing, peer) {
             Ok(_) => self.waiting.replace(peer).map_or(Ok(()), |before| self.send(before)),
             Err(verdict) => Err(verdict),

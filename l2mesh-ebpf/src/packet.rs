@@ -25,7 +25,8 @@ use l2mesh_common::{
 };
 
 /// Room for the outer header.
-const OUTER: i32 = OuterV4::LEN as i32;
+const OUTER: i32 = 50;
+const _: () = assert!(OuterV4::LEN == 50);
 /// `skb->encapsulation` is set already (`bpf_skb_net_grow` in net/core/filter.c).
 const EALREADY: i64 = -114;
 
@@ -177,7 +178,7 @@ impl Skb {
             return Err(Verdict::EncapFailed);
         }
         // SAFETY: see above.
-        if unsafe { bpf_skb_change_head(skb, OUTER as u32, 0) } != 0 {
+        if unsafe { bpf_skb_change_head(skb, OUTER.unsigned_abs(), 0) } != 0 {
             return Err(Verdict::EncapFailed);
         }
         self.has_outer = true;
@@ -285,7 +286,7 @@ impl Frame {
     #[inline(always)]
     pub(crate) fn reserve_metadata<T>(&mut self) -> Result<(), Verdict> {
         // SAFETY: takes the context as it is.
-        match unsafe { bpf_xdp_adjust_meta(self.context.ctx, -(size_of::<T>() as i32)) } {
+        match unsafe { bpf_xdp_adjust_meta(self.context.ctx, -(size_of::<T>() as u32).cast_signed()) } {
             0 => Ok(()),
             _ => Err(Verdict::NoMetadata),
         }

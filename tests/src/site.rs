@@ -74,9 +74,16 @@ impl Site {
 
     /// From now on nothing is removed.
     pub(crate) fn keep(&self) {
-        let mark = self.directory().join(leftovers::KEPT);
-        fs::write(&mark, &self.title).unwrap_or_else(|error| panic!("{}: {error}", mark.display()));
+        self.mark_kept(&self.title);
         self.kept.store(true, Ordering::Relaxed);
+    }
+
+    /// The next lab leaves what this one has left.
+    fn mark_kept(&self, title: &str) {
+        let mark = self.directory().join(leftovers::KEPT);
+        if let Err(error) = fs::write(&mark, title) {
+            eprintln!("lab {}: {}: {error}", self.title, mark.display());
+        }
     }
 
     pub(crate) fn is_kept(&self) -> bool {
@@ -100,6 +107,8 @@ impl Site {
         }
         leftovers::remove_directory(&self.pin_dir());
         if std::env::var_os(KEEP_LOGS).is_some() {
+            // Else the next lab would remove them.
+            self.mark_kept("logs");
             eprintln!("lab {}: logs are in {}", self.title, self.directory().display());
         } else {
             leftovers::remove_directory(&self.directory());

@@ -1,7 +1,48 @@
-//! `cargo xtask`: everything a developer runs.
+//! `cargo xtask`: everything a developer runs. One file a task.
 
+mod cargo;
+mod check;
+mod run;
 mod setup;
+mod test;
 
-fn main() -> anyhow::Result<()> {
-    setup::run(&[setup::Need::Build, setup::Need::Lab])
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Development commands of l2mesh. Each installs what it needs and this machine lacks, and says so.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Without arguments: three hosts on this machine, with a DHCP lease across the mesh. With arguments: build l2mesh
+    /// and run it with them
+    Run(run::RunArgs),
+    /// Every check and every test
+    Test(test::TestArgs),
+    /// Formatting, lints and documentation only
+    Check,
+    /// Install what building and testing need
+    Setup,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().task {
+        Task::Run(args) => run::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Check => check::run(),
+        Task::Setup => setup::run(&[setup::Need::Build, setup::Need::Lab]),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The overlay interfaces: where they are, what MAC address and MTU they have, and whether frames may be taken on their
 //! egress, before taps and qdiscs see them.
 
-use std::{collections::BTreeSet, fmt, fs};
+use std::{collections::BTreeSet, fmt};
 
 use anyhow::Context as _;
 use aya::programs::TcAttachType;
@@ -16,17 +16,14 @@ use crate::{
         pins::netns_cookie,
         view::View,
     },
-    underlay::Link,
+    underlay::{Link, sniffers::captured},
 };
-
-/// `ETH_P_ALL`: only such packet sockets see what an interface sends.
-const ETH_P_ALL: u16 = 3;
 
 impl Agent {
     /// Looks at every overlay interface and writes what changed.
     pub(crate) async fn look_at_overlays(&mut self) -> anyhow::Result<()> {
         let links = self.netlink.links_with_alias(&View::alias_prefix(&self.view.interface)).await?;
-        let sniffed = Sniffers::read()?;
+        let sniffed = captured()?;
         let clsact = self.netlink.links_with_clsact().await?;
         let cookie = netns_cookie()?;
         for place in 0..self.devices.networks.len() {
@@ -97,14 +94,14 @@ impl Agent {
     }
 
     /// Where frames of an overlay interface are taken: on its egress only if nobody misses them there.
-    fn transmit(&self, link: &Link, under_bridge: bool, sniffers: &Sniffers, clsact: &BTreeSet<u32>) -> Transmit {
+    fn transmit(&self, link: &Link, under_bridge: bool, sniffed: &BTreeSet<u32>, clsact: &BTreeSet<u32>) -> Transmit {
         let name = &link.name;
         let qdisc = link.qdisc.as_deref().unwrap_or("noqueue");
         let objection = if !self.may_shortcut {
             "the shortcut is switched off".to_owned()
         } else if qdisc != "noqueue" {
             format!("{name} has the qdisc {qdisc}")
-        } else if link.promiscuity > u32::from(under_bridge) || sniffers.listen_on(link.index) {
+        } else if link.promiscuity > u32::from(under_bridge) || sniffed.contains(&link.index) || sniffed.contains(&0) {
             format!("somebody sniffs on {name}")
         } else if clsact.contains(&link.index) {
             format!("{name} has a clsact qdisc")
@@ -153,54 +150,5 @@ impl fmt::Display for Transmit {
             Self::Shortcut => f.write_str("egress shortcut"),
             Self::Hidden(reason) => write!(f, "hidden peer: {reason}"),
         }
-    }
-}
-
-/// Packet sockets of this namespace that see what interfaces send.
-struct Sniffers {
-    /// Interface indexes; 0 is all of them.
-    on: BTreeSet<u32>,
-}
-
-impl Sniffers {
-    fn read() -> anyhow::Result<Self> {
-        const PATH: &str = "/proc/thread-self/net/packet";
-        let text = match fs::read_to_string(PATH) {
-            Ok(text) => text,
-            // A kernel without packet sockets has no sniffers.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(error) => return Err(error).with_context(|| format!("cannot read {PATH}")),
-        };
-        Ok(Self { on: sniffers(&text) })
-    }
-
-    fn listen_on(&self, ifindex: u32) -> bool {
-        self.on.contains(&ifindex) || self.on.contains(&0)
-    }
-}
-
-/// Columns: sk, `RefCnt`, Type, Proto (hexadecimal), Iface, R, Rmem, User, Inode (`packet_seq_show` in `net/packet/af_packet.c`).
-fn sniffers(text: &str) -> BTreeSet<u32> {
-    let row = |line: &str| {
-        let mut columns = line.split_whitespace().skip(3);
-        let protocol = u16::from_str_radix(columns.next()?, 16).ok()?;
-        let ifindex = columns.next()?.parse().ok()?;
-        (protocol == ETH_P_ALL).then_some(ifindex)
-    };
-    text.lines().skip(1).filter_map(row).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn packet_sockets() {
-        let text = "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n\
-                    ffff8881 3      3    0003   7     1 0      0      22893\n\
-                    ffff8882 3      2    88cc   8     1 0      0      22894\n\
-                    ffff8883 3      3    0003   0     1 0      0      22895\n";
-        assert_eq!(sniffers(text), BTreeSet::from([0, 7]));
-        assert_eq!(sniffers(""), BTreeSet::new());
     }
 }

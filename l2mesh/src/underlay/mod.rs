@@ -11,7 +11,9 @@ pub(crate) mod links;
 pub(crate) mod neighbours;
 pub(crate) mod next_hop;
 pub(crate) mod qdiscs;
+mod raw;
 pub(crate) mod routes;
+pub(crate) mod sniffers;
 #[cfg(test)]
 mod testing;
 pub(crate) mod watch;

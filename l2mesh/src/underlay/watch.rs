@@ -11,7 +11,10 @@ use rtnetlink::{
     sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE},
 };
 
-use super::{Error, errno_of};
+use super::{
+    Error, errno_of,
+    raw::{message, u16_at, u32_at},
+};
 
 /// Everything that can alter a next hop or the way frames take over our devices.
 const GROUPS: [MulticastGroup; 10] = [
@@ -119,15 +122,6 @@ fn changes(mut datagram: &[u8]) -> Vec<Change> {
     changes
 }
 
-/// Splits off a message: `struct nlmsghdr` is length, type, flags (u16), sequence, port.
-fn message(datagram: &[u8]) -> Option<(u16, &[u8], &[u8])> {
-    let length = usize::try_from(u32_at(datagram, 0)?).ok()?;
-    let kind = u16_at(datagram, 4)?;
-    let payload = datagram.get(16..length.min(datagram.len()))?;
-    let rest = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
-    Some((kind, payload, rest))
-}
-
 fn change(kind: u16, payload: &[u8]) -> Option<Change> {
     let family = i32::from(*payload.first()?);
     // The index stands in the same place in ifinfomsg, ifaddrmsg, ndmsg and tcmsg.
@@ -171,14 +165,6 @@ fn neighbour_address(family: i32, mut attributes: &[u8]) -> Option<IpAddr> {
         }
         attributes = attributes.get(length.next_multiple_of(4)..)?;
     }
-}
-
-fn u16_at(octets: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(octets.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn u32_at(octets: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(octets.get(at..at + 4)?.try_into().ok()?))
 }
 
 #[cfg(test)]

@@ -1,0 +1,67 @@
+//! Calls of cargo, and of what it built, as root where that is needed.
+
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, bail, ensure};
+use nix::unistd::geteuid;
+
+/// The workspace's directory.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+/// Runs cargo in the workspace.
+///
+/// # Errors
+/// It cannot be started or fails.
+pub(crate) fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
+    let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(program);
+    command.current_dir(root()).args(arguments);
+    status(&mut command)
+}
+
+/// The `l2mesh` binary of the debug profile, built now.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn l2mesh() -> anyhow::Result<PathBuf> {
+    cargo(&["build", "--quiet", "--package", "l2mesh"])?;
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let binary = target.join("debug/l2mesh");
+    ensure!(binary.exists(), "cargo built no {}", binary.display());
+    Ok(binary)
+}
+
+/// Runs this very task again under sudo if it is not root; true if that was done.
+///
+/// # Errors
+/// There is no sudo, or what it ran failed.
+pub(crate) fn as_root() -> anyhow::Result<bool> {
+    if geteuid().is_root() {
+        return Ok(false);
+    }
+    let this = env::current_exe().context("cannot find this program")?;
+    let mut command = Command::new("sudo");
+    command.arg("--preserve-env").arg(this).args(env::args_os().skip(1));
+    eprintln!("network namespaces and BPF need root: running this part under sudo");
+    status(&mut command)?;
+    Ok(true)
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// It cannot be started or fails.
+pub(crate) fn status(command: &mut Command) -> anyhow::Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    if !status.success() {
+        bail!("{} failed: {status}", command.get_program().display());
+    }
+    Ok(())
+}
