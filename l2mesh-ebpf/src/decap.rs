@@ -41,8 +41,9 @@ pub(crate) fn underlay_tc(skb: &mut Skb) -> Result<Action, Verdict> {
     if let Some(mark) = skb.metadata::<Metadata>().copied()
         && mark.magic == Metadata::MAGIC
     {
-        let vni = Vni::new(mark.vni).map_err(|_| Verdict::NotVxlan)?;
-        let network = tables::network(mark.vni).ok_or(Verdict::OtherVni)?;
+        // Passed on, an inner frame would enter the host's stack as the NIC's own.
+        let vni = Vni::new(mark.vni).map_err(|_| Verdict::NotOurVni)?;
+        let network = tables::network(mark.vni).ok_or(Verdict::NotOurVni)?;
         let inner = *skb.header::<EthernetHeader>(0).ok_or(Verdict::Truncated)?;
         return deliver(skb, &Admitted { vni, peer: mark.peer.into(), network, inner });
     }

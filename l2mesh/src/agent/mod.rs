@@ -9,16 +9,19 @@ mod events;
 mod next_hops;
 mod overlay;
 mod self_test;
+pub(crate) mod signals;
 pub(crate) mod start;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use l2mesh_common::tables::{Fact, PeerId};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
-};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+
+use self::signals::Signals;
 
 use crate::{
     dataplane::{devices::Devices, hooks, object::Object, pins::PinDir, tables::Tables, teardown, view::View},
@@ -70,8 +73,12 @@ pub(crate) struct Agent {
     pub(crate) may_shortcut: bool,
     pub(crate) fdb_age: Duration,
     pub(crate) persist: bool,
+    /// `--local`: the outer source does not follow the interface's addresses.
+    pub(crate) is_local_fixed: bool,
     /// Why a peer cannot be reached, for those that cannot.
     pub(crate) unreachable: BTreeMap<PeerId, String>,
+    /// Networks whose devices somebody removed, by VNI.
+    pub(crate) broken: BTreeSet<u32>,
 }
 
 /// Why the agent ends.
@@ -86,8 +93,8 @@ impl Agent {
     ///
     /// # Errors
     /// The kernel cannot be asked any more, or something could not be removed.
-    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
-        let end = self.serve().await?;
+    pub(crate) async fn run(mut self, signals: &mut Signals) -> anyhow::Result<()> {
+        let end = self.serve(signals).await.context("the mesh keeps forwarding without an agent: attach again")?;
         match end {
             End::Signal if self.persist => {
                 log::info!(
@@ -111,12 +118,10 @@ impl Agent {
         Ok(removed)
     }
 
-    async fn serve(&mut self) -> anyhow::Result<End> {
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
-        let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    async fn serve(&mut self, signals: &mut Signals) -> anyhow::Result<End> {
         let [mut overlay, mut news, mut refresh, mut firewall, mut ageing] =
             [OVERLAY_CHECK, NEWS, REFRESH, FIREWALL_CHECK, ageing::period(self.fdb_age)].map(|period| {
-                let mut ticks = interval(period);
+                let mut ticks = interval_at(Instant::now() + period, period);
                 // After a stop, once is enough.
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 ticks
@@ -124,8 +129,7 @@ impl Agent {
         let mut settled: Option<Instant> = None;
         loop {
             tokio::select! {
-                _ = interrupt.recv() => return Ok(End::Signal),
-                _ = terminate.recv() => return Ok(End::Signal),
+                () = signals.next() => return Ok(End::Signal),
                 request = self.control.next() => return Ok(End::Asked(request?)),
                 change = self.watch.next() => {
                     if self.concerns(change?) {
@@ -135,6 +139,7 @@ impl Agent {
                 () = sleep_until(settled.unwrap_or_else(Instant::now)), if settled.is_some() => {
                     settled = None;
                     self.look_at_overlays().await?;
+                    self.look_at_addresses().await?;
                     self.look_up_next_hops().await?;
                 }
                 _ = overlay.tick() => self.look_at_overlays().await?,

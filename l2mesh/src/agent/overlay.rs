@@ -32,11 +32,14 @@ impl Agent {
             let is_overlay = |link: &&Link| link.index != hidden && link.alias.as_deref() == Some(&*alias);
             self.update(place, links.iter().find(is_overlay))?;
             if !links.iter().any(|link| link.index == hidden) {
-                log::error!(
-                    "{}: somebody removed it, network {} is down until the next attach",
-                    self.view.networks[place].interface,
-                    self.view.networks[place].name
-                );
+                if self.broken.insert(vni) {
+                    let network = &self.view.networks[place];
+                    log::error!(
+                        "{}: somebody removed it, network {} is down until the next attach",
+                        network.interface,
+                        network.name
+                    );
+                }
                 continue;
             }
             let master = self.devices.networks[place].overlay.as_ref().and_then(|link| link.master);

@@ -1,7 +1,7 @@
 //! From the command line to a running mesh, in the order in which a failure does no harm.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, Ipv4Addr, ToSocketAddrs as _},
     path::Path,
@@ -10,13 +10,10 @@ use std::{
 
 use anyhow::{Context as _, bail, ensure};
 use aya::programs::TcAttachType;
-use l2mesh_common::{
-    tables::{Fact, PeerId},
-    wire::Ipv4Octets,
-};
+use l2mesh_common::tables::{Fact, PeerId};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Agent, ReceiveMode, control::Control};
+use super::{Agent, ReceiveMode, control::Control, signals::Signals};
 use crate::{
     cli::{AttachArgs, Mode},
     config::{Host, Mesh, ResolveError, Severity, TxHook},
@@ -40,18 +37,26 @@ const FIRST_ANSWERS: Duration = Duration::from_secs(2);
 /// Drivers whose XDP programs cannot pass metadata on (`xdp_prepare_buff(.., false)`; dataplane.md 5).
 const WITHOUT_METADATA: [&str; 7] = ["ena", "gve", "gvnic", "hv_netvsc", "mana", "vmxnet3", "xen-netfront"];
 
-/// Joins the mesh. Returns when it is up; until then nothing is left behind on failure.
+/// Joins the mesh. Returns when it is up, or without an agent if it was told to stop while it waited for the network. On
+/// failure nothing is left behind.
 ///
 /// # Errors
 /// One sentence that says what is wrong, where, and what to do.
-pub(crate) async fn start(args: &AttachArgs, pin_root: &Path) -> anyhow::Result<Agent> {
+pub(crate) async fn start(args: &AttachArgs, pin_root: &Path, signals: &mut Signals) -> anyhow::Result<Option<Agent>> {
     require_privileges()?;
     ensure!(args.mode != Mode::Kernel, "--mode kernel is not in this version: use auto, xdp or tc");
     let netlink = Netlink::open()?;
     let link = underlay_interface(&netlink, &args.iface).await?;
     let control = Control::claim(&link.name, link.index)?;
     let mut watch = Watch::open()?;
-    let identity = identity(args, &netlink, &link, &mut watch).await?;
+    let identity = tokio::select! {
+        identity = identity(args, &netlink, &link, &mut watch) => identity?,
+        () = signals.next() => return Ok(None),
+        request = control.next() => {
+            request?.answer(&Ok(Vec::new())).await;
+            return Ok(None);
+        }
+    };
     for item in identity.mesh.not_yet() {
         match item.severity {
             Severity::Refuse => bail!("{}", item.text),
@@ -79,14 +84,7 @@ pub(crate) async fn start(args: &AttachArgs, pin_root: &Path) -> anyhow::Result<
     let built = build(args, &identity, &link, &owner, &pins, adopts, &netlink).await;
     let (view, tables, object, devices, mode) = match built {
         Ok(built) => built,
-        Err(error) if adopts => return Err(error.context("the mesh keeps forwarding as before, without an agent")),
-        Err(error) => {
-            let removed = teardown::remove_all(&netlink, &link.name, &pins).await;
-            for failure in &removed.failed {
-                log::error!("{failure:#}");
-            }
-            return Err(error);
-        }
+        Err(error) => return Err(give_up(error, adopts, &netlink, &link, &pins).await),
     };
     let underlay = &identity.mesh.underlay;
     let mut agent = Agent {
@@ -102,10 +100,25 @@ pub(crate) async fn start(args: &AttachArgs, pin_root: &Path) -> anyhow::Result<
         may_shortcut: args.tx_hook.unwrap_or(underlay.tx_hook) == TxHook::Auto,
         fdb_age: underlay.fdb_age,
         persist: args.persist,
+        is_local_fixed: args.local.is_some(),
         unreachable: BTreeMap::new(),
+        broken: BTreeSet::new(),
     };
-    agent.finish(adopts).await?;
-    Ok(agent)
+    match agent.finish(adopts).await {
+        Ok(()) => Ok(Some(agent)),
+        Err(error) => Err(give_up(error, adopts, &agent.netlink, &link, &agent.pins).await),
+    }
+}
+
+/// Leaves a mesh that was there before as it is, and nothing of one that was not.
+async fn give_up(error: anyhow::Error, adopts: bool, netlink: &Netlink, link: &Link, pins: &PinDir) -> anyhow::Error {
+    if adopts {
+        return error.context("the mesh keeps forwarding as before, without an agent");
+    }
+    for failure in &teardown::remove_all(netlink, &link.name, pins).await.failed {
+        log::error!("{failure:#}");
+    }
+    error
 }
 
 impl Agent {
@@ -173,15 +186,7 @@ async fn build(
     let devices = devices::ensure(netlink, &view, underlay.private_port, &known_devices).await?;
     let mut object = Object::load(pins, underlay.fdb_size)?;
     let mut tables = Tables::open(pins)?;
-    let locals: Vec<Ipv4Octets> = identity
-        .addresses
-        .iter()
-        .filter_map(|address| match address {
-            IpAddr::V4(address) => Some((*address).into()),
-            IpAddr::V6(_) => None,
-        })
-        .collect();
-    fill(&mut tables, &view, &devices, &locals)?;
+    fill(&mut tables, &view, &devices, &identity.addresses)?;
     let port = if devices.helper_port == view.port {
         format!("{} is ours", view.port)
     } else {

@@ -2,25 +2,22 @@
 
 use std::{io::Write as _, path::Path};
 
-use tokio::signal::unix::{SignalKind, signal};
-
-use crate::{agent::start::start, cli::AttachArgs};
+use crate::{
+    agent::{signals::Signals, start::start},
+    cli::AttachArgs,
+};
 
 /// Runs until SIGINT, SIGTERM or `l2mesh detach`.
 ///
 /// # Errors
 /// Nothing was attached, or not everything could be removed in the end.
 pub(crate) async fn run(args: &AttachArgs, pin_root: &Path) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let agent = tokio::select! {
-        // Start first: a signal ends only the waiting for a network that is not there; what follows is done whole.
-        biased;
-        agent = start(args, pin_root) => agent?,
-        _ = terminate.recv() => return Ok(()),
-        interrupted = tokio::signal::ctrl_c() => return Ok(interrupted?),
-    };
+    let mut signals = Signals::watch()?;
+    let Some(agent) = start(args, pin_root, &mut signals).await? else { return Ok(()) };
     let mut stdout = std::io::stdout();
-    writeln!(stdout, "{}", agent.up_line())?;
-    stdout.flush()?;
-    agent.run().await
+    // Nobody has to read it: the mesh is up all the same.
+    if let Err(error) = writeln!(stdout, "{}", agent.up_line()).and_then(|()| stdout.flush()) {
+        log::debug!("cannot write to stdout: {error}");
+    }
+    agent.run(&mut signals).await
 }

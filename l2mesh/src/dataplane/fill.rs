@@ -1,6 +1,6 @@
 //! The tables, made to say what the configuration says.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, net::IpAddr};
 
 use anyhow::Context as _;
 use bytemuck::Zeroable as _;
@@ -22,8 +22,8 @@ use super::{
 const VETH_EXTRA: u32 = 14 + 4;
 
 /// Writes everything but `META` and the next hops. What an earlier attach left and is still right stays untouched.
-pub(crate) fn fill(tables: &mut Tables, view: &View, devices: &Devices, locals: &[Ipv4Octets]) -> anyhow::Result<()> {
-    write_settings(tables, view, devices, locals)?;
+pub(crate) fn fill(tables: &mut Tables, view: &View, devices: &Devices, addresses: &[IpAddr]) -> anyhow::Result<()> {
+    write_settings(tables, view, devices, addresses)?;
     write_peers(tables, view)?;
     reconcile(
         &mut tables.flood,
@@ -62,10 +62,21 @@ pub(crate) fn network_value(network: &NetworkView, pair: &Pair) -> Network {
     value
 }
 
-fn write_settings(tables: &mut Tables, view: &View, devices: &Devices, locals: &[Ipv4Octets]) -> anyhow::Result<()> {
+/// Ports, devices, and the addresses for which frames are received: the outer source, and what else of IPv4 the
+/// underlay interface has, as far as there is room.
+pub(crate) fn write_settings(
+    tables: &mut Tables,
+    view: &View,
+    devices: &Devices,
+    addresses: &[IpAddr],
+) -> anyhow::Result<()> {
     let first = Ipv4Octets::from(view.local);
     let mut local = [first; 4];
-    for (place, &address) in local.iter_mut().skip(1).zip(locals.iter().filter(|&&address| address != first)) {
+    let others = addresses.iter().filter_map(|address| match address {
+        IpAddr::V4(address) => Some(Ipv4Octets::from(*address)).filter(|&address| address != first),
+        IpAddr::V6(_) => None,
+    });
+    for (place, address) in local.iter_mut().skip(1).zip(others) {
         *place = address;
     }
     let settings = Settings {
@@ -75,7 +86,10 @@ fn write_settings(tables: &mut Tables, view: &View, devices: &Devices, locals: &
         underlay_ifindex: view.ifindex,
         local,
     };
-    tables.settings.set(0, settings, 0).context("cannot write SETTINGS")
+    if tables.settings.get(&0, 0)? != settings {
+        tables.settings.set(0, settings, 0).context("cannot write SETTINGS")?;
+    }
+    Ok(())
 }
 
 fn write_peers(tables: &mut Tables, view: &View) -> anyhow::Result<()> {
