@@ -6,6 +6,7 @@ mod ageing;
 pub(crate) use ageing::coarse_now_ns;
 pub(crate) mod control;
 mod events;
+mod identity;
 mod next_hops;
 mod overlay;
 mod self_test;

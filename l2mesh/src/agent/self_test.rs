@@ -16,6 +16,7 @@ use super::Agent;
 use crate::dataplane::{
     hooks::{self, XdpOutcome},
     object::Tc,
+    view::View,
 };
 
 /// How long the frame may take.
@@ -93,5 +94,3 @@ impl Agent {
         Ok(Some(frame))
     }
 }
-
-use crate::dataplane::view::View;

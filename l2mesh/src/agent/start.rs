@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    net::{IpAddr, Ipv4Addr, ToSocketAddrs as _},
+    net::IpAddr,
     path::Path,
     time::Duration,
 };
@@ -11,12 +11,17 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use aya::programs::TcAttachType;
 use l2mesh_common::tables::{Fact, PeerId};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
-use super::{Agent, ReceiveMode, control::Control, signals::Signals};
+use super::{
+    Agent, ReceiveMode,
+    control::Control,
+    identity::{Identity, identity},
+    signals::Signals,
+};
 use crate::{
     cli::{AttachArgs, Mode},
-    config::{Host, Mesh, ResolveError, Severity, TxHook},
+    config::{Severity, TxHook},
     dataplane::{
         devices::{self, Devices, Known},
         fill::fill,
@@ -30,8 +35,6 @@ use crate::{
     underlay::{Link, Netlink, features::driver, watch::Watch},
 };
 
-/// How often a network that is not there yet is looked for when nothing tells of it, as a resolver does not.
-const RETRY: Duration = Duration::from_secs(1);
 /// How long attach waits for the first answers of next hops before it says that it is up.
 const FIRST_ANSWERS: Duration = Duration::from_secs(2);
 /// Drivers whose XDP programs cannot pass metadata on (`xdp_prepare_buff(.., false)`; dataplane.md 5).
@@ -269,85 +272,6 @@ async fn underlay_interface(netlink: &Netlink, name: &str) -> anyhow::Result<Lin
     );
     ensure!(link.up, "{name} is down: bring it up first, `ip link set {name} up`");
     Ok(link)
-}
-
-/// Who this host is.
-struct Identity {
-    mesh: Mesh,
-    own: usize,
-    local: Ipv4Addr,
-    addresses: Vec<IpAddr>,
-}
-
-/// Waits until the configuration can be matched with the interface: at boot, addresses, routes and the resolver may come later.
-async fn identity(args: &AttachArgs, netlink: &Netlink, link: &Link, watch: &mut Watch) -> anyhow::Result<Identity> {
-    let mut told = String::new();
-    loop {
-        match try_identity(args, netlink, link).await? {
-            Ok(identity) => return Ok(identity),
-            Err(reason) => {
-                if reason != told {
-                    log::warn!("waiting: {reason}");
-                    told = reason;
-                }
-                tokio::select! {
-                    change = watch.next() => drop(change?),
-                    () = sleep(RETRY) => {}
-                }
-            }
-        }
-    }
-}
-
-/// The outer error is final, the inner one may pass.
-async fn try_identity(args: &AttachArgs, netlink: &Netlink, link: &Link) -> anyhow::Result<Result<Identity, String>> {
-    let addresses = netlink.addresses(link.index).await?;
-    if addresses.is_empty() && args.local.is_none() {
-        return Ok(Err(format!("{} has no address yet", link.name)));
-    }
-    let host = Host { node: args.node.as_deref(), local: args.local, interface: &link.name, addresses: &addresses };
-    let mut mesh = match &args.config {
-        Some(path) => Mesh::from_file(path)?,
-        None => Mesh::from_flags(&args.mesh, &host)?,
-    };
-    let lookup = |name: &str| (name, 0).to_socket_addrs().map(|found| found.map(|address| address.ip()).collect());
-    match mesh.resolve(lookup) {
-        Ok(()) => {}
-        Err(error @ ResolveError::Lookup { .. }) => return Ok(Err(error.to_string())),
-        Err(ResolveError::Config(errors)) => return Err(errors.into()),
-    }
-    let own = mesh.this_node(&host)?;
-    let local = match local_address(args, netlink, &mesh, own, &addresses).await? {
-        Ok(local) => local,
-        Err(reason) => return Ok(Err(reason)),
-    };
-    Ok(Ok(Identity { mesh, own, local, addresses }))
-}
-
-/// The outer source: `--local`, else the node's address if it is on the interface, else the preferred source of the route
-/// to a peer (behind 1:1 NAT).
-async fn local_address(
-    args: &AttachArgs,
-    netlink: &Netlink,
-    mesh: &Mesh,
-    own: usize,
-    addresses: &[IpAddr],
-) -> anyhow::Result<Result<Ipv4Addr, String>> {
-    let written = mesh.nodes[own].address.ip().filter(|address| addresses.contains(address));
-    let mut found = args.local.or(written);
-    for node in
-        mesh.nodes.iter().enumerate().filter(|(index, _)| *index != own).filter_map(|(_, node)| node.address.ip())
-    {
-        if found.is_some() {
-            break;
-        }
-        found = netlink.route_to(node, None).await?.and_then(|route| route.preferred_source);
-    }
-    match found {
-        Some(IpAddr::V4(address)) => Ok(Ok(address)),
-        Some(IpAddr::V6(address)) => bail!("{address} is an IPv6 address: this version carries frames over IPv4 only"),
-        None => Ok(Err("no route to any peer yet".to_owned())),
-    }
 }
 
 /// `CAP_NET_ADMIN` and `CAP_BPF`, numbers 12 and 39 (linux/capability.h).

@@ -1,0 +1,102 @@
+//! Which node of the configuration this host is, and from which address it sends.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, ToSocketAddrs as _},
+    time::Duration,
+};
+
+use anyhow::bail;
+use tokio::time::sleep;
+
+use crate::{
+    cli::AttachArgs,
+    config::{Host, Mesh, ResolveError},
+    underlay::{Link, Netlink, watch::Watch},
+};
+
+/// How often a network that is not there yet is looked for when nothing tells of it, as a resolver does not.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Who this host is.
+pub(super) struct Identity {
+    pub(super) mesh: Mesh,
+    pub(super) own: usize,
+    pub(super) local: Ipv4Addr,
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+/// Waits until the configuration can be matched with the interface: at boot, addresses, routes and the resolver may come later.
+pub(super) async fn identity(
+    args: &AttachArgs,
+    netlink: &Netlink,
+    link: &Link,
+    watch: &mut Watch,
+) -> anyhow::Result<Identity> {
+    let mut told = String::new();
+    loop {
+        match try_identity(args, netlink, link).await? {
+            Ok(identity) => return Ok(identity),
+            Err(reason) => {
+                if reason != told {
+                    log::warn!("waiting: {reason}");
+                    told = reason;
+                }
+                tokio::select! {
+                    change = watch.next() => drop(change?),
+                    () = sleep(RETRY) => {}
+                }
+            }
+        }
+    }
+}
+
+/// The outer error is final, the inner one may pass.
+async fn try_identity(args: &AttachArgs, netlink: &Netlink, link: &Link) -> anyhow::Result<Result<Identity, String>> {
+    let addresses = netlink.addresses(link.index).await?;
+    if addresses.is_empty() && args.local.is_none() {
+        return Ok(Err(format!("{} has no address yet", link.name)));
+    }
+    let host = Host { node: args.node.as_deref(), local: args.local, interface: &link.name, addresses: &addresses };
+    let mut mesh = match &args.config {
+        Some(path) => Mesh::from_file(path)?,
+        None => Mesh::from_flags(&args.mesh, &host)?,
+    };
+    let lookup = |name: &str| (name, 0).to_socket_addrs().map(|found| found.map(|address| address.ip()).collect());
+    match mesh.resolve(lookup) {
+        Ok(()) => {}
+        Err(error @ ResolveError::Lookup { .. }) => return Ok(Err(error.to_string())),
+        Err(ResolveError::Config(errors)) => return Err(errors.into()),
+    }
+    let own = mesh.this_node(&host)?;
+    let local = match local_address(args, netlink, &mesh, own, &addresses).await? {
+        Ok(local) => local,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    Ok(Ok(Identity { mesh, own, local, addresses }))
+}
+
+/// The outer source: `--local`, else the node's address if it is on the interface, else the preferred source of the route
+/// to a peer (behind 1:1 NAT).
+async fn local_address(
+    args: &AttachArgs,
+    netlink: &Netlink,
+    mesh: &Mesh,
+    own: usize,
+    addresses: &[IpAddr],
+) -> anyhow::Result<Result<Ipv4Addr, String>> {
+    let written = mesh.nodes[own].address.ip().filter(|address| addresses.contains(address));
+    let mut found = args.local.or(written);
+    for node in
+        mesh.nodes.iter().enumerate().filter(|(index, _)| *index != own).filter_map(|(_, node)| node.address.ip())
+    {
+        if found.is_some() {
+            break;
+        }
+        found = netlink.route_to(node, None).await?.and_then(|route| route.preferred_source);
+    }
+    match found {
+        Some(IpAddr::V4(address)) => Ok(Ok(address)),
+        Some(IpAddr::V6(address)) => bail!("{address} is an IPv6 address: this version carries frames over IPv4 only"),
+        None => Ok(Err("no route to any peer yet".to_owned())),
+    }
+}
