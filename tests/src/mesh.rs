@@ -82,6 +82,17 @@ impl Host {
         self.try_exec(binary(), &self.with_pin_dir(args))
     }
 
+    /// Runs `l2mesh` with these arguments, which must end within 15 s with exit status 1, nothing on stdout and one
+    /// sentence on stderr. Returns that sentence.
+    #[track_caller]
+    pub fn l2mesh_refuses(&self, args: &[&str]) -> String {
+        let mut process = self.spawn_l2mesh(args);
+        let status = process.wait_exit(UP_LIMIT);
+        let (stdout, stderr) = (process.stdout(), process.stderr());
+        assert_eq!(status.code(), Some(1), "l2mesh {args:?}: {stdout}{stderr}");
+        sentence(&Output { stdout, stderr, code: status.code() })
+    }
+
     fn with_pin_dir(&self, args: &[&str]) -> Vec<String> {
         let pin_dir = self.site().pin_dir().display().to_string();
         ["--pin-dir", &pin_dir].iter().chain(args).map(|arg| (*arg).to_owned()).collect()
@@ -117,9 +128,20 @@ impl Agent {
     }
 }
 
-/// `L2MESH_BIN`, else the build beside the running program, of the same profile first.
+/// What a program that failed says: one line of its own after its log, and no result.
+#[must_use]
 #[track_caller]
-fn binary() -> PathBuf {
+pub fn sentence(output: &Output) -> String {
+    let says: Vec<&str> = output.stderr.lines().filter_map(|line| line.strip_prefix("l2mesh: ")).collect();
+    let [sentence] = says[..] else { panic!("not one sentence: {output:?}") };
+    assert!(output.stdout.is_empty() && output.stderr.ends_with(&format!("{sentence}\n")), "{output:?}");
+    sentence.to_owned()
+}
+
+/// `L2MESH_BIN`, else the build beside the running program, of the same profile first.
+#[must_use]
+#[track_caller]
+pub fn binary() -> PathBuf {
     if let Some(path) = env::var_os(BINARY) {
         return path.into();
     }

@@ -35,12 +35,15 @@ const PROGRAMS: [(&str, &str); 15] = [
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
     ("mount", "mount"),
+    ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("ping", "iputils-ping"),
+    ("setpriv", "util-linux"),
     ("sysctl", "procps"),
     ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),
     ("tshark", "tshark"),
+    ("unshare", "util-linux"),
 ];
 
 /// Installs what is missing.

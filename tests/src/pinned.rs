@@ -1,0 +1,159 @@
+//! The programs and tables of a live attach, as they are pinned: run by `BPF_PROG_TEST_RUN`, and read.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::linux::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aya::maps::{Map, MapData, PerCpuArray};
+use aya::programs::{ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya_obj::programs::XdpAttachType;
+use l2mesh_common::tables::Counter;
+use l2mesh_common::verdict::Verdict;
+
+use crate::host::Host;
+use crate::wait::wait_for;
+
+/// Room for what a program hands back.
+const ROOM: usize = 4096;
+/// Where the interface index stands in `struct __sk_buff` (linux/bpf.h), and how much of it is given.
+const SKB_IFINDEX: usize = 40;
+const SKB_CONTEXT: usize = 44;
+/// `struct xdp_md`: data, `data_end`, `data_meta`, `ingress_ifindex`, `rx_queue_index`, `egress_ifindex`.
+const XDP_CONTEXT: usize = 24;
+
+/// The pin directory of one mesh.
+#[derive(Clone, Debug)]
+pub struct Pinned {
+    host: Host,
+    directory: PathBuf,
+}
+
+/// What a program did with a frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// Its return code.
+    pub code: i32,
+    /// The frame afterwards.
+    pub frame: Vec<u8>,
+    /// What stands before the frame (XDP only).
+    pub metadata: Vec<u8>,
+    /// Counters that changed, `SelfTest` and what belongs to it excepted, and by how many frames.
+    pub counted: BTreeMap<&'static str, u64>,
+}
+
+impl Host {
+    /// The pins of the mesh on an interface.
+    #[must_use]
+    #[track_caller]
+    pub fn pinned(&self, interface: &str) -> Pinned {
+        let inode = self.in_namespace(|| fs::metadata("/proc/thread-self/ns/net").expect("a namespace").st_ino());
+        let index = &self.link(interface)["ifindex"];
+        let name = format!("{index}-{}", interface.replace('.', "%2E"));
+        Pinned { host: self.clone(), directory: self.site().pin_dir().join(inode.to_string()).join(name) }
+    }
+}
+
+impl Pinned {
+    /// The directory.
+    #[must_use]
+    pub fn directory(&self) -> &std::path::Path {
+        &self.directory
+    }
+
+    /// What the kernel says of each pinned program, by name.
+    #[must_use]
+    #[track_caller]
+    pub fn programs(&self) -> BTreeMap<String, ProgramInfo> {
+        let entries = fs::read_dir(&self.directory).unwrap_or_else(|error| panic!("{:?}: {error}", self.directory));
+        let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+        // Maps have capitals, links their prefix.
+        let programs = names.filter(|name| name.starts_with(|first: char| first.is_ascii_lowercase()) && !name.starts_with("link-"));
+        programs
+            .map(|name| {
+                let info = ProgramInfo::from_pin(self.directory.join(&name));
+                let info = info.unwrap_or_else(|error| panic!("{name}: {error}"));
+                (name, info)
+            })
+            .collect()
+    }
+
+    /// Frames by verdict, those that never happened included.
+    #[must_use]
+    #[track_caller]
+    pub fn counters(&self) -> BTreeMap<&'static str, u64> {
+        let map = MapData::from_pin(self.directory.join("COUNTERS")).expect("the pinned counters");
+        let map = PerCpuArray::<_, Counter>::try_from(Map::PerCpuArray(map)).expect("an array of counters");
+        let frames = |verdict: &Verdict| {
+            let values = map.get(&verdict.number(), 0).expect("a counter");
+            values.iter().map(|counter| counter.frames).sum::<u64>()
+        };
+        Verdict::ALL.iter().map(|verdict| (verdict.label(), frames(verdict))).collect()
+    }
+
+    /// Waits until the agent's two firewall tests at the start are over: the next is a minute away.
+    #[track_caller]
+    pub fn wait_self_tests(&self) {
+        wait_for("two firewall tests", Duration::from_secs(5), || {
+            let seen = self.counters()[Verdict::SelfTest.label()];
+            if seen >= 2 { Ok(()) } else { Err(format!("{seen}")) }
+        });
+    }
+
+    /// Runs a TC program on a frame that is at an interface (0: `lo`).
+    #[track_caller]
+    pub fn run_tc(&self, program: &str, ifindex: u32, frame: &[u8]) -> Run {
+        let pinned = SchedClassifier::from_pin(self.directory.join(program));
+        let pinned = pinned.unwrap_or_else(|error| panic!("{program}: {error}"));
+        let mut context = [0; SKB_CONTEXT];
+        context[SKB_IFINDEX..].copy_from_slice(&ifindex.to_ne_bytes());
+        let before = self.counters();
+        let (code, frame) = self.host.in_namespace(|| {
+            let mut room = vec![0; ROOM];
+            let options = TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut room),
+                ctx_in: Some(&context),
+                ..TestRunOptions::default()
+            };
+            let result = pinned.test_run(options).unwrap_or_else(|error| panic!("{program} on {frame:02x?}: {error:?}"));
+            room.truncate(result.data_size_out as usize);
+            (result.return_value.cast_signed(), room)
+        });
+        Run { code, frame, metadata: Vec::new(), counted: self.counted_since(&before) }
+    }
+
+    /// Runs an XDP program on a frame.
+    #[track_caller]
+    pub fn run_xdp(&self, program: &str, frame: &[u8]) -> Run {
+        let pinned = Xdp::from_pin(self.directory.join(program), XdpAttachType::Interface);
+        let pinned = pinned.unwrap_or_else(|error| panic!("{program}: {error}"));
+        let before = self.counters();
+        let (code, mut whole, context) = self.host.in_namespace(|| {
+            let mut room = vec![0; ROOM];
+            let mut context = [0; XDP_CONTEXT];
+            let length = u32::try_from(frame.len()).expect("a frame");
+            let context_in = [0, length, 0, 0, 0, 0].map(u32::to_ne_bytes).concat();
+            let options = TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut room),
+                ctx_in: Some(&context_in),
+                ctx_out: Some(&mut context),
+                ..TestRunOptions::default()
+            };
+            let result = pinned.test_run(options).unwrap_or_else(|error| panic!("{program} on {frame:02x?}: {error:?}"));
+            room.truncate(result.data_size_out as usize);
+            (result.return_value.cast_signed(), room, context)
+        });
+        let data = u32::from_ne_bytes(context[..4].try_into().expect("four octets"));
+        let frame = whole.split_off(data as usize);
+        Run { code, frame, metadata: whole, counted: self.counted_since(&before) }
+    }
+
+    fn counted_since(&self, before: &BTreeMap<&'static str, u64>) -> BTreeMap<&'static str, u64> {
+        let now = self.counters();
+        let change = |(label, count): (&'static str, u64)| (label, count - before[label]);
+        now.into_iter().map(change).filter(|(_, count)| *count > 0).collect()
+    }
+}
