@@ -120,15 +120,14 @@ impl PinDir {
             })?;
             log::info!("mounted a BPF file system at {BPFFS}");
         }
-        fs::create_dir_all(&self.path)
-            .with_context(|| format!("cannot make the pin directory {}", self.path.display()))?;
-        if !is_bpffs(&self.path) {
+        // Asked of what is there already: elsewhere nothing is made, not even a directory.
+        if !self.path.ancestors().find(|path| path.exists()).is_some_and(is_bpffs) {
             bail!(
                 "{} is not on a BPF file system: mount one there, or name another directory with --pin-dir",
                 self.path.display()
             );
         }
-        Ok(())
+        fs::create_dir_all(&self.path).with_context(|| format!("cannot make the pin directory {}", self.path.display()))
     }
 
     /// `META` as it is pinned.
