@@ -71,7 +71,10 @@ impl Counter {
         if !host.run(&format!("tc qdisc show dev {interface}")).stdout.contains("clsact") {
             host.run(&format!("tc qdisc add dev {interface} clsact"));
         }
-        host.run(&format!("tc filter add dev {interface} {side} bpf direct-action object-pinned {}", self.pin.display()));
+        host.run(&format!(
+            "tc filter add dev {interface} {side} bpf direct-action object-pinned {}",
+            self.pin.display()
+        ));
     }
 
     /// Attaches it to native XDP.

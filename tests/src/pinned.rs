@@ -69,7 +69,8 @@ impl Pinned {
         let entries = fs::read_dir(&self.directory).unwrap_or_else(|error| panic!("{:?}: {error}", self.directory));
         let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
         // Maps have capitals, links their prefix.
-        let programs = names.filter(|name| name.starts_with(|first: char| first.is_ascii_lowercase()) && !name.starts_with("link-"));
+        let programs = names
+            .filter(|name| name.starts_with(|first: char| first.is_ascii_lowercase()) && !name.starts_with("link-"));
         programs
             .map(|name| {
                 let info = ProgramInfo::from_pin(self.directory.join(&name));
@@ -117,7 +118,8 @@ impl Pinned {
                 ctx_in: Some(&context),
                 ..TestRunOptions::default()
             };
-            let result = pinned.test_run(options).unwrap_or_else(|error| panic!("{program} on {frame:02x?}: {error:?}"));
+            let result =
+                pinned.test_run(options).unwrap_or_else(|error| panic!("{program} on {frame:02x?}: {error:?}"));
             room.truncate(result.data_size_out as usize);
             (result.return_value.cast_signed(), room)
         });
@@ -142,7 +144,8 @@ impl Pinned {
                 ctx_out: Some(&mut context),
                 ..TestRunOptions::default()
             };
-            let result = pinned.test_run(options).unwrap_or_else(|error| panic!("{program} on {frame:02x?}: {error:?}"));
+            let result =
+                pinned.test_run(options).unwrap_or_else(|error| panic!("{program} on {frame:02x?}: {error:?}"));
             room.truncate(result.data_size_out as usize);
             (result.return_value.cast_signed(), room, context)
         });

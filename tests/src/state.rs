@@ -49,7 +49,8 @@ impl Host {
     #[track_caller]
     pub fn assert_state(&self, before: &State) {
         let now = self.state();
-        let show = |lines: &mut dyn Iterator<Item = &String>| lines.fold(String::new(), |all, line| all + "\n  " + line);
+        let show =
+            |lines: &mut dyn Iterator<Item = &String>| lines.fold(String::new(), |all, line| all + "\n  " + line);
         let gone = show(&mut before.0.difference(&now.0));
         let new = show(&mut now.0.difference(&before.0));
         assert!(gone.is_empty() && new.is_empty(), "{}: gone:{gone}\nnew:{new}", self.name());
@@ -86,7 +87,9 @@ fn programs(interface: &str) -> Vec<String> {
         let found = SchedClassifier::query_tcx(interface, side);
         // An interface may go between the list and this question.
         let programs = found.map(|(_, programs)| programs).unwrap_or_default();
-        programs.into_iter().map(move |it| format!("{interface} {side:?}: {} {}", it.id(), it.name_as_str().unwrap_or("?")))
+        programs
+            .into_iter()
+            .map(move |it| format!("{interface} {side:?}: {} {}", it.id(), it.name_as_str().unwrap_or("?")))
     };
     at(TcAttachType::Ingress).chain(at(TcAttachType::Egress)).collect()
 }

@@ -160,7 +160,8 @@ fn rows(mesh: &Mesh) -> Vec<Row> {
     for (name, inner) in [("nothing inside", 0), ("half a header inside", 13)] {
         both(name, Dropped(Verdict::Truncated), &|f| {
             f.truncate(INNER + inner);
-            let [packet, datagram] = [f.len() - IP, f.len() - UDP].map(|it| u16::try_from(it).expect("short").to_be_bytes());
+            let [packet, datagram] =
+                [f.len() - IP, f.len() - UDP].map(|it| u16::try_from(it).expect("short").to_be_bytes());
             f[IP + 2..IP + 4].copy_from_slice(&packet);
             f[UDP + 4..UDP + 6].copy_from_slice(&datagram);
         });
@@ -257,7 +258,8 @@ fn frames_from_the_underlay() {
         check_xdp(&name, &pinned.run_xdp("underlay_xdp", &frame), &frame, xdp, bytemuck::bytes_of(&mark));
     }
     let macs = mesh.a().l2mesh(&["maps", "macs", "--vni", "16", "--json"]);
-    let learned: Vec<_> = macs["macs"].as_array().into_iter().flatten().filter(|mac| mac["is_static"] == false).collect();
+    let learned: Vec<_> =
+        macs["macs"].as_array().into_iter().flatten().filter(|mac| mac["is_static"] == false).collect();
     assert_eq!(learned.len(), 1, "{learned:?}");
     assert_eq!((&learned[0]["mac"], &learned[0]["peer"]), (&STRANGER.to_string().into(), &"b".into()));
 }

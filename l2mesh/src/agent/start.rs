@@ -46,7 +46,7 @@ const WITHOUT_METADATA: [&str; 7] = ["ena", "gve", "gvnic", "hv_netvsc", "mana",
 /// # Errors
 /// One sentence that says what is wrong, where, and what to do.
 pub(crate) async fn start(args: &AttachArgs, pin_root: &Path, signals: &mut Signals) -> anyhow::Result<Option<Agent>> {
-    require_privileges()?;
+    require_privileges("attach")?;
     ensure!(args.mode != Mode::Kernel, "--mode kernel is not in this version: use auto, xdp or tc");
     let netlink = Netlink::open()?;
     let link = underlay_interface(&netlink, &args.iface).await?;
@@ -275,7 +275,10 @@ async fn underlay_interface(netlink: &Netlink, name: &str) -> anyhow::Result<Lin
 }
 
 /// `CAP_NET_ADMIN` and `CAP_BPF`, numbers 12 and 39 (linux/capability.h).
-fn require_privileges() -> anyhow::Result<()> {
+///
+/// # Errors
+/// `verb` needs them, and we have not got them.
+pub(crate) fn require_privileges(verb: &str) -> anyhow::Result<()> {
     const NEEDED: u64 = 1 << 12 | 1 << 39;
     let status = fs::read_to_string("/proc/thread-self/status").context("cannot read /proc/thread-self/status")?;
     let effective = status
@@ -284,7 +287,7 @@ fn require_privileges() -> anyhow::Result<()> {
         .and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
     ensure!(
         effective.is_some_and(|set| set & NEEDED == NEEDED),
-        "attach needs CAP_NET_ADMIN and CAP_BPF: run it as root"
+        "{verb} needs CAP_NET_ADMIN and CAP_BPF: run it as root"
     );
     Ok(())
 }

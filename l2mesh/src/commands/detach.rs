@@ -5,7 +5,7 @@ use std::{io::Write as _, path::Path};
 use anyhow::Context as _;
 
 use crate::{
-    agent::control,
+    agent::{control, start::require_privileges},
     cli::DetachArgs,
     dataplane::{
         pins::{Owner, PinDir, PinnedMeta, interface_name, netns_cookie},
@@ -19,6 +19,7 @@ use crate::{
 /// # Errors
 /// Something could not be removed.
 pub(crate) async fn run(args: &DetachArgs, pin_root: &Path) -> anyhow::Result<()> {
+    require_privileges("detach")?;
     let removed = match &args.iface {
         Some(interface) => detach(interface, pin_root).await?,
         None => detach_stale(pin_root).await?,
