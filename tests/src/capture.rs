@@ -1,5 +1,6 @@
 //! What really was on a wire: tcpdump to record, tshark to read.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use crate::frames::Frame;
 use crate::host::Host;
 use crate::process::Process;
 use crate::wait::wait_for;
@@ -117,6 +119,26 @@ impl Pcap {
         &self.path
     }
 
+    /// The frames as they are, in order, without their times. Panics on one that was not recorded whole.
+    #[must_use]
+    #[track_caller]
+    pub fn frames(&self) -> Vec<Frame> {
+        let octets = fs::read(&self.path).unwrap_or_else(|error| panic!("{}: {error}", self.path.display()));
+        // pcap-savefile(5), in this machine's order: 24 octets, then for each frame seconds, microseconds, octets
+        // recorded, octets there were.
+        let number = |at: usize| u32::from_ne_bytes(octets[at..at + 4].try_into().expect("four octets")) as usize;
+        let mut at = 24;
+        let mut frames = Vec::new();
+        while at < octets.len() {
+            let (recorded, length) = (number(at + 8), number(at + 12));
+            assert_eq!(recorded, length, "{}: frame {} is cut", self.path.display(), frames.len());
+            at += 16;
+            frames.push(Frame::raw(&octets[at..at + length]));
+            at += length;
+        }
+        frames
+    }
+
     /// How many frames match a display filter (wireshark-filter(4); empty: all).
     #[must_use]
     #[track_caller]
@@ -160,7 +182,11 @@ impl Pcap {
     #[track_caller]
     fn tshark(&self, filter: &str, args: &[&str]) -> String {
         let mut command = Command::new("tshark");
-        command.arg("-n").arg("-r").arg(&self.path).args(["-d", "udp.port==4789,vxlan"]).args(args);
+        command.arg("-n").arg("-r").arg(&self.path).args(args);
+        // The mesh, and the kernel's own default for what a test nests in it.
+        for port in [4789, 8472] {
+            command.args(["-d", &format!("udp.port=={port},vxlan")]);
+        }
         for protocol in ["ip", "tcp", "udp"] {
             command.args(["-o", &format!("{protocol}.check_checksum:TRUE")]);
         }

@@ -108,6 +108,12 @@ impl Frame {
         self
     }
 
+    /// Equal to `sent` up to the padding that a shorter frame gets on its way.
+    #[must_use]
+    pub fn is_padded(&self, sent: &Self) -> bool {
+        self.0.strip_prefix(&sent.0[..]).is_some_and(|rest| rest.iter().all(|octet| *octet == 0))
+    }
+
     /// The octets.
     #[must_use]
     pub fn octets(&self) -> &[u8] {

@@ -4,6 +4,7 @@ use std::env;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use l2mesh_common::wire::MacAddr;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -19,6 +20,9 @@ const UP_LIMIT: Duration = Duration::from_secs(15);
 
 /// How long a detach may take.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long a counter may take to follow a frame.
+const COUNT_LIMIT: Duration = Duration::from_secs(5);
 
 /// A running `l2mesh attach`. Dropping it ends it.
 #[derive(Debug)]
@@ -91,6 +95,56 @@ impl Host {
         let (stdout, stderr) = (process.stdout(), process.stderr());
         assert_eq!(status.code(), Some(1), "l2mesh {args:?}: {stdout}{stderr}");
         sentence(&Output { stdout, stderr, code: status.code() })
+    }
+
+    /// How many frames `l2mesh maps counters` shows for a verdict. Panics on one that it does not know.
+    #[must_use]
+    #[track_caller]
+    pub fn counter(&self, verdict: &str) -> u64 {
+        let all = self.l2mesh(&["maps", "counters", "--json"]);
+        let row = all["counters"].as_array().and_then(|rows| rows.iter().find(|row| row["verdict"] == verdict));
+        let frames = row.and_then(|row| row["frames"].as_u64());
+        frames.unwrap_or_else(|| panic!("{}: no counter {verdict:?} in {all}", self.name()))
+    }
+
+    /// Waits until this verdict has been counted so often, and panics if it is more.
+    #[track_caller]
+    pub fn wait_counter(&self, verdict: &str, frames: u64) {
+        let what = format!("{}: {frames} frames are {verdict}", self.name());
+        let found = wait_for(&what, COUNT_LIMIT, || match self.counter(verdict) {
+            few if few < frames => Err(few.to_string()),
+            found => Ok(found),
+        });
+        assert_eq!(found, frames, "{what}");
+    }
+
+    /// The row of `l2mesh maps peers` for another host: `sent_frames`, `next_hop` and so on.
+    #[must_use]
+    #[track_caller]
+    pub fn peer(&self, other: &Self) -> Value {
+        let address = other.address().to_string();
+        let mut all = self.l2mesh(&["maps", "peers", "--json"]);
+        let row = all["peers"].as_array_mut().and_then(|rows| rows.iter_mut().find(|row| row["address"] == *address));
+        row.map(Value::take).unwrap_or_else(|| panic!("{}: no peer {address} in {all}", self.name()))
+    }
+
+    /// The row of `l2mesh maps macs` for a MAC address, if it is known.
+    #[must_use]
+    #[track_caller]
+    pub fn mac_row(&self, mac: MacAddr) -> Option<Value> {
+        let mac = mac.to_string();
+        let mut all = self.l2mesh(&["maps", "macs", "--json"]);
+        all["macs"].as_array_mut()?.iter_mut().find(|row| row["mac"] == *mac).map(Value::take)
+    }
+
+    /// Waits until what `l2mesh maps networks` says of the only network's transmit hook begins like this.
+    #[track_caller]
+    pub fn wait_transmit(&self, hook: &str) {
+        wait_for(&format!("{} transmits by {hook}", self.name()), COUNT_LIMIT, || {
+            let all = self.l2mesh(&["maps", "networks", "--json"]);
+            let transmit = all["networks"][0]["transmit"].as_str().unwrap_or_default();
+            if transmit.starts_with(hook) { Ok(()) } else { Err(all.to_string()) }
+        });
     }
 
     fn with_pin_dir(&self, args: &[&str]) -> Vec<String> {

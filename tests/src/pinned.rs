@@ -93,15 +93,6 @@ impl Pinned {
         Verdict::ALL.iter().map(|verdict| (verdict.label(), frames(verdict))).collect()
     }
 
-    /// Waits until the agent's two firewall tests at the start are over: the next is a minute away.
-    #[track_caller]
-    pub fn wait_self_tests(&self) {
-        wait_for("two firewall tests", Duration::from_secs(5), || {
-            let seen = self.counters()[Verdict::SelfTest.label()];
-            if seen >= 2 { Ok(()) } else { Err(format!("{seen}")) }
-        });
-    }
-
     /// Runs a TC program on a frame that is at an interface (0: `lo`).
     #[track_caller]
     pub fn run_tc(&self, program: &str, ifindex: u32, frame: &[u8]) -> Run {

@@ -58,6 +58,18 @@ impl Tap {
     #[must_use]
     #[track_caller]
     pub fn open(host: &Host, interface: &str) -> Self {
+        Self::open_for(host, interface, libc::ETH_P_ALL)
+    }
+
+    /// Opens one that only sends: for who looks at the list of packet sockets, nobody sniffs here.
+    #[must_use]
+    #[track_caller]
+    pub fn sender(host: &Host, interface: &str) -> Self {
+        Self::open_for(host, interface, 0)
+    }
+
+    #[track_caller]
+    fn open_for(host: &Host, interface: &str, protocol: libc::c_int) -> Self {
         let name = format!("{} {interface}", host.name());
         let mac = host.mac(interface);
         let socket = host.in_namespace(|| {
@@ -66,7 +78,7 @@ impl Tap {
             setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)?;
             set_packet_option(&socket, libc::PACKET_IGNORE_OUTGOING)?;
             set_packet_option(&socket, libc::PACKET_AUXDATA)?;
-            bind(&socket, if_nametoindex(interface)?)?;
+            bind(&socket, if_nametoindex(interface)?, protocol)?;
             Ok::<_, Errno>(socket)
         });
         let socket = socket.unwrap_or_else(|error| panic!("packet socket on {name}: {error}"));
@@ -145,7 +157,7 @@ impl Tap {
     /// How often exactly this frame arrived before the marker.
     #[track_caller]
     pub fn count_until(&mut self, frame: &Frame, marker: &Marker, limit: Duration) -> usize {
-        self.until(marker, limit).iter().filter(|received| is_same(&received.frame, frame)).count()
+        self.until(marker, limit).iter().filter(|received| received.frame.is_padded(frame)).count()
     }
 
     /// Forgets what has arrived so far.
@@ -203,13 +215,8 @@ impl Received {
     }
 }
 
-/// Equal up to the padding that a shorter frame gets on its way.
-fn is_same(received: &Frame, sent: &Frame) -> bool {
-    received.octets().strip_prefix(sent.octets()).is_some_and(|rest| rest.iter().all(|octet| *octet == 0))
-}
-
 fn is_marker(frame: &Frame, marker: &Marker) -> bool {
-    is_same(frame, &marker.0)
+    frame.is_padded(&marker.0)
 }
 
 fn auxiliary(message: ControlMessageOwned) -> Option<[u8; AUXDATA_LEN]> {
@@ -236,11 +243,11 @@ fn set_packet_option(socket: &OwnedFd, option: libc::c_int) -> Result<(), Errno>
 }
 
 #[expect(unsafe_code, reason = "nix makes no sockaddr_ll")]
-fn bind(socket: &OwnedFd, interface: u32) -> Result<(), Errno> {
+fn bind(socket: &OwnedFd, interface: u32, protocol: libc::c_int) -> Result<(), Errno> {
     // SAFETY: all zero is a sockaddr_ll: it has nothing but integers.
     let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
     address.sll_family = u16::try_from(libc::AF_PACKET).expect("a small constant");
-    address.sll_protocol = u16::try_from(libc::ETH_P_ALL).expect("a small constant").to_be();
+    address.sll_protocol = u16::try_from(protocol).expect("a small constant").to_be();
     address.sll_ifindex = interface.cast_signed();
     // SAFETY: the pointer and the length are those of a sockaddr_ll that outlives the call.
     let result = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), socklen(size_of_val(&address))) };
@@ -258,8 +265,8 @@ mod tests {
     #[test]
     fn padding_is_no_difference() {
         let sent = Frame::raw([1, 2, 3]);
-        assert!(is_same(&Frame::raw([1, 2, 3, 0, 0]), &sent));
-        assert!(!is_same(&Frame::raw([1, 2, 3, 4]), &sent));
-        assert!(!is_same(&Frame::raw([1, 2]), &sent));
+        assert!(Frame::raw([1, 2, 3, 0, 0]).is_padded(&sent));
+        assert!(!Frame::raw([1, 2, 3, 4]).is_padded(&sent));
+        assert!(!Frame::raw([1, 2]).is_padded(&sent));
     }
 }

@@ -59,7 +59,6 @@ impl Mesh {
         fs::write(&file, config).expect("a file in the lab's directory");
         let agent = a.attach(&["--config", &file.display().to_string(), "--mode", "xdp"]);
         let pinned = a.pinned("eth0");
-        pinned.wait_self_tests();
         Self { pinned, hosts, _agent: agent, _lab: lab }
     }
 

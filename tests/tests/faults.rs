@@ -199,7 +199,8 @@ fn configuration_of_others() {
     let file = lab.directory().join("mesh.toml");
     let path = file.display().to_string();
     let attach = ["attach", "--iface", "eth0", "--config", &path];
-    let nodes = "[[node]]\nname = \"x\"\naddress = \"198.51.100.1\"\n[[node]]\nname = \"y\"\naddress = \"198.51.100.2\"\n";
+    let nodes =
+        "[[node]]\nname = \"x\"\naddress = \"198.51.100.1\"\n[[node]]\nname = \"y\"\naddress = \"198.51.100.2\"\n";
     fs::write(&file, format!("{nodes}[[network]]\nname = \"lan\"\nvni = 16\n")).expect("a file in the lab's directory");
     let sentence = refused(&a, &attach);
     for word in ["192.0.2.10", "198.51.100.1", "198.51.100.2", "--node"] {
