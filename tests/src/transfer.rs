@@ -1,6 +1,6 @@
 //! Transfers whose every octet is compared.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -112,7 +112,12 @@ impl UdpPair {
     fn compare(&self, lengths: &[usize]) {
         let mut pattern = Pattern::new();
         let mut buffer = vec![0; CHUNK];
-        let mut receive = || self.receiver.recv(&mut buffer).map(|length| buffer[..length].to_vec());
+        let mut receive = || loop {
+            match self.receiver.recv(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                result => return result.map(|length| buffer[..length].to_vec()),
+            }
+        };
         for (index, &length) in lengths.iter().enumerate() {
             let got = receive().unwrap_or_else(|error| {
                 panic!("{}: datagram {index} of {}, {length} octets: {error}", self.what, lengths.len())
@@ -156,6 +161,8 @@ fn compare_pattern(mut stream: &TcpStream, octets: usize) -> Result<(), String> 
                 }
                 at += length;
             }
+            // A limit on the wait turns every signal into this, also one that stops and continues the process.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(format!("{at} of {octets} octets, then: {error}")),
         }
     }
