@@ -170,7 +170,14 @@ impl Pcap {
     #[track_caller]
     pub fn bad_checksums(&self) -> Vec<String> {
         let protocols = ["ip", "tcp", "udp", "icmp", "icmpv6"];
-        let filter = protocols.map(|protocol| format!("{protocol}.checksum.status == 0")).join(" or ");
+        // Where a TCP checksum comes out as 0, Linux writes 0xffff, the other zero of one's complement
+        // (CSUM_MANGLED_0 in skb_checksum_help): every receiver takes it, tshark does not.
+        let bad = |protocol| match protocol {
+            "tcp" => "(tcp.checksum.status == 0 and not (tcp.checksum == 0xffff and tcp.checksum_calculated == 0))"
+                .to_owned(),
+            _ => format!("{protocol}.checksum.status == 0"),
+        };
+        let filter = protocols.map(bad).join(" or ");
         let statuses = protocols.map(|protocol| format!("{protocol}.checksum.status"));
         let mut fields = vec!["frame.number", "frame.protocols"];
         fields.extend(statuses.iter().map(String::as_str));

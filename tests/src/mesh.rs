@@ -125,7 +125,8 @@ impl Host {
         let address = other.address().to_string();
         let mut all = self.l2mesh(&["maps", "peers", "--json"]);
         let row = all["peers"].as_array_mut().and_then(|rows| rows.iter_mut().find(|row| row["address"] == *address));
-        row.map(Value::take).unwrap_or_else(|| panic!("{}: no peer {address} in {all}", self.name()))
+        let Some(row) = row.map(Value::take) else { panic!("{}: no peer {address} in {all}", self.name()) };
+        row
     }
 
     /// The row of `l2mesh maps macs` for a MAC address, if it is known.

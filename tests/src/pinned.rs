@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::linux::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use aya::maps::{Map, MapData, PerCpuArray};
 use aya::programs::{ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
@@ -13,7 +12,6 @@ use l2mesh_common::tables::Counter;
 use l2mesh_common::verdict::Verdict;
 
 use crate::host::Host;
-use crate::wait::wait_for;
 
 /// Room for what a program hands back.
 const ROOM: usize = 4096;
@@ -66,7 +64,7 @@ impl Pinned {
     #[must_use]
     #[track_caller]
     pub fn programs(&self) -> BTreeMap<String, ProgramInfo> {
-        let entries = fs::read_dir(&self.directory).unwrap_or_else(|error| panic!("{:?}: {error}", self.directory));
+        let entries = fs::read_dir(&self.directory).unwrap_or_else(|error| panic!("{}: {error}", self.directory.display()));
         let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
         // Maps have capitals, links their prefix.
         let programs = names
