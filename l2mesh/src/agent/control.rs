@@ -15,6 +15,7 @@ use nix::unistd::geteuid;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
+    sync::mpsc,
     time::timeout,
 };
 
@@ -23,9 +24,13 @@ const STOP: &[u8] = b"stop\n";
 /// How long it waits for the agent.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The agent's end.
+/// How long a connection may say nothing before it is taken for one that only wants to know whether we are here.
+const SILENCE: Duration = Duration::from_millis(200);
+
+/// The agent's end. A task of its own listens: whoever waits for [`Control::next`] may stop waiting at any time, and a
+/// request that is half read must not be lost with that.
 pub(crate) struct Control {
-    listener: UnixListener,
+    requests: mpsc::Receiver<anyhow::Result<Request>>,
 }
 
 /// Somebody wants the agent to end.
@@ -42,7 +47,9 @@ impl Control {
         match StdListener::bind_addr(&address(ifindex)?) {
             Ok(listener) => {
                 listener.set_nonblocking(true)?;
-                Ok(Self { listener: UnixListener::from_std(listener)? })
+                let (sender, requests) = mpsc::channel(1);
+                tokio::spawn(listen(UnixListener::from_std(listener)?, sender));
+                Ok(Self { requests })
             }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 let who =
@@ -55,27 +62,41 @@ impl Control {
         }
     }
 
-    /// The next request to end. Only root, or whoever runs the agent, may ask; others are hung up on.
-    pub(crate) async fn next(&self) -> anyhow::Result<Request> {
-        loop {
-            let (mut stream, _) = self.listener.accept().await.context("the agent's socket failed")?;
-            let uid = stream.peer_cred()?.uid();
-            if uid != 0 && uid != geteuid().as_raw() {
-                log::warn!("user {uid} asked the agent to stop: refused");
-                continue;
-            }
-            let mut word = [0; STOP.len()];
-            // Somebody who only wants to know whether we are here says nothing.
-            if matches!(timeout(Duration::from_millis(200), stream.read_exact(&mut word)).await, Ok(Ok(_)))
-                && word == STOP
-            {
-                return Ok(Request { stream });
-            }
+    /// The next request to end.
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Request> {
+        self.requests.recv().await.context("the agent's socket failed")?
+    }
+}
+
+async fn listen(listener: UnixListener, requests: mpsc::Sender<anyhow::Result<Request>>) {
+    loop {
+        let request = match listener.accept().await {
+            Ok((stream, _)) => match Request::read(stream).await {
+                Some(request) => Ok(request),
+                None => continue,
+            },
+            Err(error) => Err(error).context("the agent's socket failed"),
+        };
+        let failed = request.is_err();
+        if requests.send(request).await.is_err() || failed {
+            return;
         }
     }
 }
 
 impl Request {
+    /// What a connection wants. Only root, or whoever runs the agent, may ask; others are hung up on.
+    async fn read(mut stream: UnixStream) -> Option<Self> {
+        let uid = stream.peer_cred().ok()?.uid();
+        if uid != 0 && uid != geteuid().as_raw() {
+            log::warn!("user {uid} asked the agent to stop: refused");
+            return None;
+        }
+        let mut word = [0; STOP.len()];
+        let read = timeout(SILENCE, stream.read_exact(&mut word)).await;
+        (matches!(read, Ok(Ok(_))) && word == STOP).then_some(Self { stream })
+    }
+
     /// Says what was removed, or why it could not be.
     pub(crate) async fn answer(mut self, removed: &anyhow::Result<Vec<String>>) {
         let text = match removed {
@@ -106,7 +127,8 @@ pub(crate) fn live_agent(ifindex: u32) -> anyhow::Result<Option<i32>> {
     }
 }
 
-/// Asks a live agent to remove everything and end. `None` where there is no agent, or it did not answer in time.
+/// Asks a live agent to remove everything and end. `None` where there is no agent, or it died or did not answer in time:
+/// there is still everything to be removed then.
 pub(crate) async fn ask_to_stop(ifindex: u32) -> anyhow::Result<Option<Vec<String>>> {
     let stream = match StdStream::connect_addr(&address(ifindex)?) {
         Ok(stream) => stream,
@@ -115,12 +137,18 @@ pub(crate) async fn ask_to_stop(ifindex: u32) -> anyhow::Result<Option<Vec<Strin
     };
     stream.set_nonblocking(true)?;
     let mut stream = UnixStream::from_std(stream)?;
-    stream.write_all(STOP).await.context("the agent hung up")?;
     let mut answer = String::new();
-    match timeout(PATIENCE, stream.read_to_string(&mut answer)).await {
+    let exchange = async {
+        stream.write_all(STOP).await?;
+        stream.read_to_string(&mut answer).await
+    };
+    match timeout(PATIENCE, exchange).await {
         Ok(Ok(_)) if answer.starts_with('!') => bail!("the agent says: {}", &answer[1..]),
         Ok(Ok(_)) => Ok(Some(answer.lines().map(str::to_owned).collect())),
-        Ok(Err(error)) => Err(error).context("the agent hung up"),
+        Ok(Err(error)) => {
+            log::debug!("the agent hung up: {error}");
+            Ok(None)
+        }
         Err(_) => Ok(None),
     }
 }
