@@ -1,6 +1,11 @@
 //! Programs on hooks: new links, or pinned ones whose program is replaced in place.
 
-use std::{io, path::Path};
+use std::{
+    ffi::CString,
+    io,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    path::Path,
+};
 
 use anyhow::{Context as _, anyhow};
 use aya::programs::{
@@ -108,13 +113,40 @@ pub(crate) fn detach_xdp(pins: &PinDir) -> anyhow::Result<bool> {
     detach(pins, &xdp_pin())
 }
 
-/// Takes a program off its hook: the pin is all that holds it there. False if it was not there.
+/// Takes a program off its hook. False if it was not there.
 pub(crate) fn detach(pins: &PinDir, pin: &str) -> anyhow::Result<bool> {
-    match std::fs::remove_file(pins.pin(pin)) {
+    unpin(&pins.pin(pin))
+}
+
+/// Takes the program of a pinned link off its hook, then removes the pin. To remove the pin alone would do, but later:
+/// the kernel lets go of what was pinned after a grace period (`bpf_free_inode` in kernel/bpf/inode.c), and nothing
+/// would say that XDP is off before TC.
+pub(crate) fn unpin(path: &Path) -> anyhow::Result<bool> {
+    match detach_pinned(path).and_then(|()| std::fs::remove_file(path)) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error).with_context(|| format!("cannot remove the pin {pin}")),
+        Err(error) => Err(error).with_context(|| format!("cannot remove the pin {}", path.display())),
     }
+}
+
+fn detach_pinned(path: &Path) -> io::Result<()> {
+    // linux/bpf.h
+    const BPF_OBJ_GET: libc::c_long = 7;
+    const BPF_LINK_DETACH: libc::c_long = 34;
+    let name = CString::new(path.as_os_str().as_encoded_bytes())?;
+    // pathname; then bpf_fd and file_flags, which stay zero.
+    let number = bpf(BPF_OBJ_GET, [name.as_ptr() as u64, 0])?;
+    #[expect(unsafe_code, reason = "a new descriptor from a system call")]
+    // SAFETY: the kernel has just made it for us.
+    let link = unsafe { OwnedFd::from_raw_fd(number) };
+    bpf(BPF_LINK_DETACH, [u64::from(link.as_raw_fd().cast_unsigned()), 0]).map(drop)
+}
+
+#[expect(unsafe_code, reason = "aya does not detach pinned links")]
+fn bpf(command: libc::c_long, attributes: [u64; 2]) -> io::Result<i32> {
+    // SAFETY: the attributes are as long as said; what they point to outlives the call.
+    let outcome = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(&attributes)) };
+    if outcome < 0 { Err(io::Error::last_os_error()) } else { i32::try_from(outcome).map_err(io::Error::other) }
 }
 
 /// How many TC programs, ours included, stand at a hook.

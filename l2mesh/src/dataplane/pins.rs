@@ -186,6 +186,10 @@ impl PinDir {
             (!name.contains(object::XDP), !name.starts_with(hooks::LINK))
         });
         for pin in pins {
+            if name(&pin).starts_with(hooks::LINK) {
+                hooks::unpin(&pin)?;
+                continue;
+            }
             fs::remove_file(&pin).with_context(|| format!("cannot remove the pin {}", pin.display()))?;
         }
         fs::remove_dir(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))?;
