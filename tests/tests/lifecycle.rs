@@ -1,0 +1,253 @@
+//! Attach, adopt, detach: what stays, what goes, and that frames do not notice.
+
+use std::time::Duration;
+
+use l2mesh_tests::flow::Flow;
+use l2mesh_tests::{Agent, Host, Lab, Wiring, traffic, wait_for};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Datagrams a second.
+const RATE: u64 = 20_000;
+
+/// Two hosts that are to be in network 16 as 10.8.0.1 and 10.8.0.2.
+struct Two {
+    a: Host,
+    b: Host,
+    _lab: Lab,
+}
+
+impl Two {
+    fn new(title: &str) -> Self {
+        let lab = Lab::new(title);
+        let [a, b] = lab.pair(["a", "b"], &Wiring::default());
+        Self { a, b, _lab: lab }
+    }
+
+    /// Attaches one of them.
+    #[track_caller]
+    fn attach(&self, host: &Host, more: &[&str]) -> Agent {
+        let (peer, address) = if host.name() == "a" { (&self.b, "10.8.0.1/24") } else { (&self.a, "10.8.0.2/24") };
+        let peer = peer.address().to_string();
+        host.attach(&[&["--vni", "16", "--peer", &peer, "--address", address], more].concat())
+    }
+
+    #[track_caller]
+    fn assert_works(&self) {
+        assert_eq!(traffic::ping(&self.a, [10, 8, 0, 2], 3).lost(), 0);
+    }
+}
+
+fn agent_of(host: &Host) -> Value {
+    host.l2mesh(&["status", "--json"])["agent"].clone()
+}
+
+fn macs(host: &Host) -> Vec<String> {
+    let macs = host.l2mesh(&["maps", "macs", "--json"]);
+    macs["macs"].as_array().into_iter().flatten().map(|mac| mac["mac"].to_string()).collect()
+}
+
+fn counter(host: &Host, name: &str) -> u64 {
+    let counters = host.l2mesh(&["maps", "counters", "--json"]);
+    let row = counters["counters"].as_array().into_iter().flatten().find(|row| row["verdict"] == name);
+    row.and_then(|row| row["frames"].as_u64()).unwrap_or_else(|| panic!("no counter {name}: {counters}"))
+}
+
+#[test]
+fn signals_remove_everything() {
+    let two = Two::new("signals");
+    let _b = two.attach(&two.b, &[]);
+    let before = two.a.state();
+    for mode in ["tc", "xdp"] {
+        for signal in [Signal::SIGINT, Signal::SIGTERM] {
+            let mut agent = two.attach(&two.a, &["--mode", mode]);
+            two.assert_works();
+            agent.process().signal(signal);
+            assert!(agent.process().wait_exit(LIMIT).success(), "{signal}{}", agent.process().last_words());
+            two.a.assert_state(&before);
+        }
+    }
+}
+
+#[test]
+fn persist_and_adopt() {
+    let two = Two::new("persist");
+    let _b = two.attach(&two.b, &[]);
+    let before = two.a.state();
+    let agent = two.attach(&two.a, &["--persist"]);
+    two.assert_works();
+    agent.stop();
+    two.assert_works();
+    assert_eq!(agent_of(&two.a), Value::Null);
+    let (links, known, received) = (two.a.links(), macs(&two.a), counter(&two.a, "received"));
+    assert!(!known.is_empty() && received > 0, "{known:?} {received}");
+
+    // Not to persist any more.
+    let mut agent = two.attach(&two.a, &[]);
+    assert_eq!(agent_of(&two.a), agent.process().pid());
+    let index = |links: &[Value]| links.iter().map(|link| link["ifindex"].clone()).collect::<Vec<_>>();
+    assert_eq!(index(&two.a.links()), index(&links), "the same devices");
+    assert_eq!(macs(&two.a), known);
+    assert!(counter(&two.a, "received") >= received);
+    two.assert_works();
+    agent.stop();
+    two.a.assert_state(&before);
+}
+
+/// What the programs are told lies in the pinned tables, and what replaces them replaces them at once.
+#[track_caller]
+fn killed_under_traffic(mode: &str) {
+    let two = Two::new("killed");
+    let _b = two.attach(&two.b, &["--mode", mode]);
+    let mut agent = two.attach(&two.a, &["--mode", mode]);
+    two.assert_works();
+    let flows = [(&two.a, &two.b, [10, 8, 0, 2]), (&two.b, &two.a, [10, 8, 0, 1])];
+    let flows = flows.map(|(from, to, address)| Flow::start(from, to, address, RATE / 2));
+    let pass = || flows.iter().for_each(|flow| flow.wait_more(RATE / 20));
+    for _ in 0..3 {
+        pass();
+        agent.kill();
+        pass();
+        let before = (macs(&two.a), counter(&two.a, "received"));
+        agent = two.attach(&two.a, &["--mode", mode]);
+        assert_eq!(macs(&two.a), before.0);
+        assert!(counter(&two.a, "received") > before.1);
+        pass();
+    }
+    for report in flows.map(Flow::stop) {
+        println!("{mode}: {} sent, {} late", report.sent, report.late);
+        report.assert_whole();
+    }
+}
+
+#[test]
+fn killed_under_traffic_in_mode_tc() {
+    killed_under_traffic("tc");
+}
+
+#[test]
+fn killed_under_traffic_in_mode_xdp() {
+    killed_under_traffic("xdp");
+}
+
+#[test]
+fn detach_after_a_crash() {
+    let two = Two::new("crash");
+    let _b = two.attach(&two.b, &[]);
+    let before = two.a.state();
+    for mode in ["tc", "xdp"] {
+        two.attach(&two.a, &["--mode", mode]).kill();
+        two.assert_works();
+        let output = two.a.try_l2mesh(&["detach", "--iface", "eth0"]);
+        assert_eq!(output.code, Some(0), "{output:?}");
+        for word in ["removed l2p10", "removed l2m10", "removed l2mk", "removed pins in "] {
+            assert!(output.stdout.contains(word), "{word}: {output:?}");
+        }
+        assert_eq!(output.stdout.contains("removed XDP program\n"), mode == "xdp", "{output:?}");
+        two.a.assert_state(&before);
+        let again = two.a.try_l2mesh(&["detach", "--iface", "eth0"]);
+        assert_eq!((again.code, again.stdout.as_str()), (Some(0), "nothing to remove\n"), "{again:?}");
+    }
+}
+
+#[test]
+fn detach_of_a_live_agent() {
+    let two = Two::new("detach");
+    let _b = two.attach(&two.b, &[]);
+    let before = two.a.state();
+    for more in [&[][..], &["--persist"]] {
+        let mut agent = two.attach(&two.a, more);
+        let output = two.a.try_l2mesh(&["detach", "--iface", "eth0"]);
+        assert_eq!(output.code, Some(0), "{output:?}");
+        for word in ["removed l2p10", "removed l2m10", "removed l2mk", "removed pins in "] {
+            assert!(output.stdout.contains(word), "{word}: {output:?}");
+        }
+        assert!(agent.process().wait_exit(LIMIT).success());
+        two.a.assert_state(&before);
+    }
+}
+
+/// An agent that does not answer cannot keep detach from its work.
+#[test]
+fn detach_of_a_stopped_agent() {
+    let two = Two::new("stopped");
+    let before = two.a.state();
+    let mut agent = two.attach(&two.a, &[]);
+    agent.process().signal(Signal::SIGSTOP);
+    let output = two.a.try_l2mesh(&["detach", "--iface", "eth0"]);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert!(output.stdout.contains("removed l2m10"), "{output:?}");
+    agent.kill();
+    two.a.assert_state(&before);
+}
+
+#[test]
+fn read_without_an_agent() {
+    let two = Two::new("frozen");
+    let _b = two.attach(&two.b, &[]);
+    let agent = two.attach(&two.a, &[]);
+    two.assert_works();
+    let status = two.a.l2mesh_text(&["status"]);
+    assert!(status.lines().any(|line| line.starts_with("agent ") && line.contains("process")), "{status}");
+    agent.kill();
+    let status = two.a.l2mesh_text(&["status"]);
+    assert!(status.lines().any(|line| line.starts_with("agent ") && line.ends_with("not running, paths frozen")), "{status}");
+    let maps = two.a.l2mesh(&["maps", "--json"]);
+    for table in ["networks", "peers", "paths", "macs", "counters"] {
+        assert!(maps[table].as_array().is_some_and(|rows| !rows.is_empty()), "{table}: {maps}");
+    }
+    assert!(counter(&two.a, "received") > 0);
+}
+
+/// Half an attach, and pins of a namespace that died with its agent.
+#[test]
+fn stale_pins() {
+    let two = Two::new("stale");
+    let (a, b) = (&two.a, &two.b);
+    let _live = two.attach(b, &["--mode", "xdp"]);
+    let before = a.state();
+    let program = l2mesh_tests::mesh::binary().display().to_string();
+    let pin_dir = b.pinned("eth0").directory().ancestors().nth(2).expect("a directory").display().to_string();
+    let script = "ip link add name eth0 type veth peer name far && ip link set dev eth0 up && ip link set dev far up && \
+                  ip address add 192.0.2.1/24 dev eth0 && exec \"$@\"";
+    let attach = ["attach", "--iface", "eth0", "--vni", "16", "--peer", "192.0.2.2"];
+    let args = [&["--net", "sh", "-c", script, "-", &program, "--pin-dir", &pin_dir], &attach[..]].concat();
+    let mut agent = a.spawn("unshare", &args);
+    agent.wait_log_line("up: ", LIMIT);
+    let inode = std::fs::read_link(format!("/proc/{}/ns/net", agent.pid())).expect("a live process");
+    let inode: String = inode.to_string_lossy().chars().filter(char::is_ascii_digit).collect();
+    let stale = || a.try_l2mesh(&["detach", "--stale"]);
+    assert_eq!(stale().stdout, "nothing to remove\n", "all are alive");
+    agent.signal(Signal::SIGKILL);
+    agent.wait_exit(LIMIT);
+    // The kernel takes a namespace apart in its own time.
+    let said = wait_for("the dead namespace is noticed", LIMIT, || {
+        let output = stale();
+        assert_eq!(output.code, Some(0), "{output:?}");
+        if output.stdout.contains("nothing") { Err(output.stdout) } else { Ok(output.stdout) }
+    });
+    assert!(said.starts_with("removed stale pins in ") && said.contains(&inode) && said.lines().count() == 1, "{said}");
+    a.assert_state(&before);
+    assert!(b.pinned("eth0").directory().exists());
+}
+
+/// The interface went away and another of its name came: the pins are not its own.
+#[test]
+fn pins_of_an_interface_that_is_gone() {
+    let two = Two::new("gone");
+    let address = two.b.address().to_string();
+    two.attach(&two.a, &["--mode", "xdp"]).kill();
+    two.a.run("ip link delete eth0");
+    two.a.run("ip link add name eth0 type veth peer name far");
+    two.a.run("ip link set dev far up");
+    two.a.run("ip link set dev eth0 up");
+    two.a.add_address("eth0", "192.0.2.10/24");
+    let agent = two.a.attach(&["--vni", "16", "--peer", &address]);
+    assert!(two.a.pinned("eth0").directory().exists());
+    agent.stop();
+    let output = two.a.try_l2mesh(&["detach", "--stale"]);
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert!(two.a.state().lines("l2m").is_empty(), "{:?}", two.a.state());
+}
