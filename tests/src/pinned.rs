@@ -46,10 +46,17 @@ impl Host {
     #[must_use]
     #[track_caller]
     pub fn pinned(&self, interface: &str) -> Pinned {
-        let inode = self.in_namespace(|| fs::metadata("/proc/thread-self/ns/net").expect("a namespace").st_ino());
         let index = &self.link(interface)["ifindex"];
         let name = format!("{index}-{}", interface.replace('.', "%2E"));
-        Pinned { host: self.clone(), directory: self.site().pin_dir().join(inode.to_string()).join(name) }
+        Pinned { host: self.clone(), directory: self.pin_dir().join(name) }
+    }
+
+    /// Where the pins of this host's meshes are.
+    #[must_use]
+    #[track_caller]
+    pub fn pin_dir(&self) -> PathBuf {
+        let inode = self.in_namespace(|| fs::metadata("/proc/thread-self/ns/net").expect("a namespace").st_ino());
+        self.site().pin_dir().join(inode.to_string())
     }
 }
 

@@ -16,14 +16,14 @@ const RATE: u64 = 20_000;
 struct Two {
     a: Host,
     b: Host,
-    _lab: Lab,
+    lab: Lab,
 }
 
 impl Two {
     fn new(title: &str) -> Self {
         let lab = Lab::new(title);
         let [a, b] = lab.pair(["a", "b"], &Wiring::default());
-        Self { a, b, _lab: lab }
+        Self { a, b, lab }
     }
 
     /// Attaches one of them.
@@ -209,11 +209,12 @@ fn stale_pins() {
     let _live = two.attach(b, &["--mode", "xdp"]);
     let before = a.state();
     let program = l2mesh_tests::mesh::binary().display().to_string();
-    let pin_dir = b.pinned("eth0").directory().ancestors().nth(2).expect("a directory").display().to_string();
+    let pin_dir = two.lab.pin_dir();
+    let pins = pin_dir.display().to_string();
     let script = "ip link add name eth0 type veth peer name far && ip link set dev eth0 up && ip link set dev far up && \
                   ip address add 192.0.2.1/24 dev eth0 && exec \"$@\"";
     let attach = ["attach", "--iface", "eth0", "--vni", "16", "--peer", "192.0.2.2"];
-    let args = [&["--net", "sh", "-c", script, "-", &program, "--pin-dir", &pin_dir], &attach[..]].concat();
+    let args = [&["--net", "sh", "-c", script, "-", &program, "--pin-dir", &pins], &attach[..]].concat();
     let mut agent = a.spawn("unshare", &args);
     agent.wait_log_line("up: ", LIMIT);
     let inode = std::fs::read_link(format!("/proc/{}/ns/net", agent.pid())).expect("a live process");
@@ -228,9 +229,9 @@ fn stale_pins() {
         assert_eq!(output.code, Some(0), "{output:?}");
         if output.stdout.contains("nothing") { Err(output.stdout) } else { Ok(output.stdout) }
     });
-    assert!(said.starts_with("removed stale pins in ") && said.contains(&inode) && said.lines().count() == 1, "{said}");
+    assert!(said.starts_with("removed stale pins in ") && said.contains(&*inode) && said.lines().count() == 1, "{said}");
+    assert!(!pin_dir.join(inode).exists() && b.pinned("eth0").directory().exists());
     a.assert_state(&before);
-    assert!(b.pinned("eth0").directory().exists());
 }
 
 /// The interface went away and another of its name came: the pins are not its own.
