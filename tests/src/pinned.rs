@@ -71,7 +71,8 @@ impl Pinned {
     #[must_use]
     #[track_caller]
     pub fn programs(&self) -> BTreeMap<String, ProgramInfo> {
-        let entries = fs::read_dir(&self.directory).unwrap_or_else(|error| panic!("{}: {error}", self.directory.display()));
+        let entries =
+            fs::read_dir(&self.directory).unwrap_or_else(|error| panic!("{}: {error}", self.directory.display()));
         let names = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
         // Maps have capitals, links their prefix.
         let programs = names

@@ -168,11 +168,11 @@ fn inner_frames(station: MacAddr) -> Vec<Frame> {
     ];
     for destination in [MacAddr::BROADCAST, MULTICAST, NOT_LINK_LOCAL, NOBODY, station] {
         for length in [0, 1, 46, 100, 1450] {
-            let payload: Vec<u8> = (0..length).map(|at| (at * 7 % 251) as u8 | 1).collect();
+            let payload: Vec<u8> = (0..length).map(|at: u32| (at * 7 % 251) as u8 | 1).collect();
             frames.push(Frame::unknown(destination, source, &payload));
         }
         for length in [0, 1, 18, 1000, 1402] {
-            let payload: Vec<u8> = (0..length).map(|at| (at * 11 % 253) as u8).collect();
+            let payload: Vec<u8> = (0..length).map(|at: u32| (at * 11 % 253) as u8).collect();
             let v6 = [8, 9].map(|place| SocketAddr::from((Segment::v6(place), 7)));
             let v4 = [8, 9].map(|place| SocketAddr::from((Segment::v4(place), 7)));
             for [from, to] in [v4, v6] {

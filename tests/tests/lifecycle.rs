@@ -193,7 +193,10 @@ fn read_without_an_agent() {
     assert!(status.lines().any(|line| line.starts_with("agent ") && line.contains("process")), "{status}");
     agent.kill();
     let status = two.a.l2mesh_text(&["status"]);
-    assert!(status.lines().any(|line| line.starts_with("agent ") && line.ends_with("not running, paths frozen")), "{status}");
+    assert!(
+        status.lines().any(|line| line.starts_with("agent ") && line.ends_with("not running, paths frozen")),
+        "{status}"
+    );
     let maps = two.a.l2mesh(&["maps", "--json"]);
     for table in ["networks", "peers", "paths", "macs", "counters"] {
         assert!(maps[table].as_array().is_some_and(|rows| !rows.is_empty()), "{table}: {maps}");
@@ -229,7 +232,10 @@ fn stale_pins() {
         assert_eq!(output.code, Some(0), "{output:?}");
         if output.stdout.contains("nothing") { Err(output.stdout) } else { Ok(output.stdout) }
     });
-    assert!(said.starts_with("removed stale pins in ") && said.contains(&*inode) && said.lines().count() == 1, "{said}");
+    assert!(
+        said.starts_with("removed stale pins in ") && said.contains(&*inode) && said.lines().count() == 1,
+        "{said}"
+    );
     assert!(!pin_dir.join(inode).exists() && b.pinned("eth0").directory().exists());
     a.assert_state(&before);
 }

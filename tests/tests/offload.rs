@@ -92,7 +92,7 @@ fn bulk_is_right_on_the_wire(place: Place, mode: &str) {
 /// Brings the host's end where it belongs; returns the host that has the inner addresses.
 fn settle(lab: &Lab, host: &Host, index: usize, place: Place) -> Host {
     match place {
-        Place::Direct => return host.clone(),
+        Place::Direct => host.clone(),
         Place::Bridged => {
             let guest = lab.host(&format!("guest{index}"));
             host.run("ip address flush dev l2m0");

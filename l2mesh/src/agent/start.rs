@@ -50,7 +50,7 @@ pub(crate) async fn start(args: &AttachArgs, pin_root: &Path, signals: &mut Sign
     ensure!(args.mode != Mode::Kernel, "--mode kernel is not in this version: use auto, xdp or tc");
     let netlink = Netlink::open()?;
     let link = underlay_interface(&netlink, &args.iface).await?;
-    let control = Control::claim(&link.name, link.index)?;
+    let mut control = Control::claim(&link.name, link.index)?;
     let mut watch = Watch::open()?;
     let identity = tokio::select! {
         identity = identity(args, &netlink, &link, &mut watch) => identity?,
