@@ -109,6 +109,27 @@ fn another_xdp_program() {
     a.assert_state(&before);
 }
 
+/// What auto finds on a driver that is not veth's.
+#[test]
+fn auto_says_why() {
+    let lab = Lab::new("auto");
+    let a = lab.host("a");
+    a.run("ip tuntap add dev tap0 mode tap");
+    a.run("ip link set dev tap0 up");
+    a.add_address("tap0", "192.0.2.10/24");
+    let args = ["--vni", "16", "--peer", "192.0.2.11"];
+    let agent = a.attach_on("tap0", &args);
+    assert!(agent.up_line().ends_with("mode xdp (the driver tun takes XDP programs)"), "{}", agent.up_line());
+    agent.stop();
+    Counter::load(&a, Kind::Xdp).attach_xdp(&a, "tap0");
+    let before = a.state();
+    let agent = a.attach_on("tap0", &args);
+    assert!(agent.up_line().ends_with("mode tc (another XDP program is on tap0)"), "{}", agent.up_line());
+    assert_eq!(status(&a, "mode"), "tc (another XDP program is on tap0)");
+    agent.stop();
+    a.assert_state(&before);
+}
+
 /// On eth0 and on l2m0, before us and behind us, tcx and clsact: each sees every frame that is not ours, and every
 /// frame of the overlay, once.
 #[test]
