@@ -6,7 +6,7 @@ use l2mesh_tests::{Host, Lab, Process, Wiring, traffic, transfer, wait_for};
 use nix::sys::signal::Signal;
 
 /// How long a sniffer may wait for what it wants to see, with some room for a busy machine's `tcpdump`.
-const AT_ONCE: Duration = Duration::from_millis(1000);
+const AT_ONCE: Duration = Duration::from_secs(1);
 
 fn transmit(host: &Host) -> String {
     let networks = host.l2mesh(&["maps", "networks", "--json"]);
@@ -125,7 +125,10 @@ fn namespaces_on_one_bpffs() {
     });
     for host in &hosts {
         let status = host.l2mesh(&["status", "--json"]);
-        assert_eq!((&status["node"], status["peers"].as_array().map(Vec::len)), (&host.address().to_string().into(), Some(2)));
+        assert_eq!(
+            (&status["node"], status["peers"].as_array().map(Vec::len)),
+            (&host.address().to_string().into(), Some(2))
+        );
         for to in hosts.iter().filter(|to| to.name() != host.name()) {
             assert_eq!(traffic::ping(host, [10, 8, 0, to.address().octets()[3]], 3).lost(), 0, "{}", to.name());
         }

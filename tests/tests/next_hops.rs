@@ -93,8 +93,7 @@ fn the_gateway_and_the_route() {
 
     // A second router in the same subnet.
     let gateway = a.uplink(0).gateway.expect("a router");
-    let [x, y, z, last] = gateway.octets();
-    let another = std::net::Ipv4Addr::new(x, y, z, last + 1);
+    let another = std::net::Ipv4Addr::from_bits(gateway.to_bits() + 1);
     // Each answers for its own address only.
     router.run("sysctl -qw net.ipv4.conf.all.arp_ignore=1");
     router.run(&format!("ip link add link {} name gw2 type macvlan mode bridge", a.uplink(0).port));
@@ -145,6 +144,41 @@ fn the_own_address_and_the_interface() {
     a.wait_carrier("eth0");
     wait_peer(a, &next_hop, "eth0");
     assert_follows("up again", a, [10, 8, 0, 2]);
+}
+
+/// A new lease behind 1:1 NAT: the node's address is not the interface's, and the others know the new one.
+#[test]
+fn another_own_address() {
+    let lab = Lab::new("lease");
+    let hosts = lab.pair(["a", "b"], &Wiring::default());
+    let [a, b] = &hosts;
+    let file = lab.directory().join("mesh.toml");
+    let path = file.display().to_string();
+    let write = |seen: &str| {
+        let node = |name: &str, address: &str| format!("[[node]]\nname = \"{name}\"\naddress = \"{address}\"\n");
+        let text = node("a", "203.0.113.77") + &format!("from = {{ b = \"{seen}\" }}\n") + &node("b", "192.0.2.11");
+        let network =
+            "[[network]]\nname = \"lan\"\nvni = 16\naddresses = { a = \"10.8.0.1/24\", b = \"10.8.0.2/24\" }\n";
+        std::fs::write(&file, text + network).expect("a file in the lab's directory");
+    };
+    write("192.0.2.10");
+    let mut agent = a.attach(&["--config", &path, "--node", "a"]);
+    let other = b.attach(&["--config", &path]);
+    assert_follows("at first", a, [10, 8, 0, 2]);
+
+    a.run("ip address delete 192.0.2.10/24 dev eth0");
+    a.add_address("eth0", "192.0.2.50/24");
+    agent.process().wait_log_line("sending from 192.0.2.50, no longer from 192.0.2.10", SOON);
+    other.kill();
+    write("192.0.2.50");
+    let _other = b.attach(&["--config", &path]);
+    assert_follows("from the new address", a, [10, 8, 0, 2]);
+    assert_follows("to the new address", b, [10, 8, 0, 1]);
+    assert_eq!(a.l2mesh(&["status", "--json"])["local"], "192.0.2.50");
+    // The programs themselves took it: nothing was left to the kernel's receive path but the firewall's tests.
+    let counters = a.l2mesh(&["maps", "counters", "--json"]);
+    let handed = counters["counters"].as_array().into_iter().flatten().find(|row| row["verdict"] == "handed-to-helper");
+    assert!(handed.is_some_and(|row| row["frames"].as_u64() < Some(5)), "{counters}");
 }
 
 /// An underlay with a smaller MTU takes smaller frames only; nothing is sent that it would lose.

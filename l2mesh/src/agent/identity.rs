@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::bail;
 use tokio::time::sleep;
 
+use super::own_address::Source;
 use crate::{
     cli::AttachArgs,
     config::{Host, Mesh, ResolveError},
@@ -21,6 +21,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Identity {
     pub(super) mesh: Mesh,
     pub(super) own: usize,
+    pub(super) source: Source,
     pub(super) local: Ipv4Addr,
     pub(super) addresses: Vec<IpAddr>,
 }
@@ -68,35 +69,20 @@ async fn try_identity(args: &AttachArgs, netlink: &Netlink, link: &Link) -> anyh
         Err(ResolveError::Config(errors)) => return Err(errors.into()),
     }
     let own = mesh.this_node(&host)?;
-    let local = match local_address(args, netlink, &mesh, own, &addresses).await? {
+    let source = Source {
+        told: args.local,
+        written: mesh.nodes[own].address.ip(),
+        others: mesh
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| *index != own)
+            .filter_map(|(_, node)| node.address.ip())
+            .collect(),
+    };
+    let local = match source.find(netlink, &addresses).await? {
         Ok(local) => local,
         Err(reason) => return Ok(Err(reason)),
     };
-    Ok(Ok(Identity { mesh, own, local, addresses }))
-}
-
-/// The outer source: `--local`, else the node's address if it is on the interface, else the preferred source of the route
-/// to a peer (behind 1:1 NAT).
-async fn local_address(
-    args: &AttachArgs,
-    netlink: &Netlink,
-    mesh: &Mesh,
-    own: usize,
-    addresses: &[IpAddr],
-) -> anyhow::Result<Result<Ipv4Addr, String>> {
-    let written = mesh.nodes[own].address.ip().filter(|address| addresses.contains(address));
-    let mut found = args.local.or(written);
-    for node in
-        mesh.nodes.iter().enumerate().filter(|(index, _)| *index != own).filter_map(|(_, node)| node.address.ip())
-    {
-        if found.is_some() {
-            break;
-        }
-        found = netlink.route_to(node, None).await?.and_then(|route| route.preferred_source);
-    }
-    match found {
-        Some(IpAddr::V4(address)) => Ok(Ok(address)),
-        Some(IpAddr::V6(address)) => bail!("{address} is an IPv6 address: this version carries frames over IPv4 only"),
-        None => Ok(Err("no route to any peer yet".to_owned())),
-    }
+    Ok(Ok(Identity { mesh, own, source, local, addresses }))
 }

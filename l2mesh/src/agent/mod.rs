@@ -9,6 +9,7 @@ mod events;
 mod identity;
 mod next_hops;
 mod overlay;
+mod own_address;
 mod self_test;
 pub(crate) mod signals;
 pub(crate) mod start;
@@ -74,8 +75,8 @@ pub(crate) struct Agent {
     pub(crate) may_shortcut: bool,
     pub(crate) fdb_age: Duration,
     pub(crate) persist: bool,
-    /// `--local`: the outer source does not follow the interface's addresses.
-    pub(crate) is_local_fixed: bool,
+    /// Where the outer source address comes from.
+    pub(crate) source: own_address::Source,
     /// Why a peer cannot be reached, for those that cannot.
     pub(crate) unreachable: BTreeMap<PeerId, String>,
     /// Networks whose devices somebody removed, by VNI.
@@ -140,7 +141,7 @@ impl Agent {
                 () = sleep_until(settled.unwrap_or_else(Instant::now)), if settled.is_some() => {
                     settled = None;
                     self.look_at_overlays().await?;
-                    self.look_at_addresses().await?;
+                    self.look_at_own_address().await?;
                     self.look_up_next_hops().await?;
                 }
                 _ = overlay.tick() => self.look_at_overlays().await?,

@@ -3,34 +3,14 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use l2mesh_common::{
-    tables::{Fact, NextHop, PeerId},
+    tables::{NextHop, PeerId},
     wire::{Endpoint, HeadersV4},
 };
 
 use super::Agent;
-use crate::{dataplane::fill::write_settings, underlay::next_hop};
+use crate::underlay::next_hop;
 
 impl Agent {
-    /// Follows the underlay interface's addresses: which of them are ours to receive for, and from which we send.
-    pub(super) async fn look_at_addresses(&mut self) -> anyhow::Result<()> {
-        let addresses = self.netlink.addresses(self.view.ifindex).await?;
-        let is_gone = !addresses.contains(&IpAddr::V4(self.view.local));
-        if is_gone && !self.is_local_fixed {
-            for peer in &self.view.peers {
-                if let Some(route) = self.netlink.route_to(peer.address, None).await?
-                    && let Some(IpAddr::V4(local)) = route.preferred_source
-                    && addresses.contains(&IpAddr::V4(local))
-                {
-                    log::warn!("{} is gone from {}: sending from {local}", self.view.local, self.view.interface);
-                    self.view.local = local;
-                    self.tables.set_fact(Fact::Local, &local.to_string())?;
-                    break;
-                }
-            }
-        }
-        write_settings(&mut self.tables, &self.view, &self.devices, &addresses)
-    }
-
     /// Looks every peer's next hop up and writes those that changed.
     pub(crate) async fn look_up_next_hops(&mut self) -> anyhow::Result<()> {
         for place in 0..self.view.peers.len() {

@@ -103,7 +103,7 @@ pub(crate) async fn start(args: &AttachArgs, pin_root: &Path, signals: &mut Sign
         may_shortcut: args.tx_hook.unwrap_or(underlay.tx_hook) == TxHook::Auto,
         fdb_age: underlay.fdb_age,
         persist: args.persist,
-        is_local_fixed: args.local.is_some(),
+        source: identity.source,
         unreachable: BTreeMap::new(),
         broken: BTreeSet::new(),
     };
