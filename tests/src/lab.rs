@@ -1,6 +1,6 @@
 //! The lab itself: makes hosts, and removes them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
@@ -54,6 +54,11 @@ impl Lab {
     #[must_use]
     pub fn pin_dir(&self) -> PathBuf {
         self.site.pin_dir()
+    }
+
+    /// From now on the hosts run this `l2mesh`, not `L2MESH_BIN` or the build beside the running program.
+    pub fn use_l2mesh(&self, binary: &Path) {
+        self.site.binary.get_or_init(|| binary.to_owned());
     }
 
     /// Leaves everything running when the process ends, until [`Self::remove_kept`].

@@ -62,7 +62,7 @@ impl Host {
     #[track_caller]
     pub fn spawn_l2mesh(&self, args: &[&str]) -> Process {
         let log = env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
-        self.spawn_with(binary(), &self.with_pin_dir(args), &[("RUST_LOG", &log)])
+        self.spawn_with(self.binary(), &self.with_pin_dir(args), &[("RUST_LOG", &log)])
     }
 
     /// What a command such as `l2mesh maps macs --json` prints. Panics if it fails.
@@ -76,14 +76,18 @@ impl Host {
     /// What a command such as `l2mesh status` prints for people. Panics if it fails.
     #[track_caller]
     pub fn l2mesh_text(&self, args: &[&str]) -> String {
-        self.exec(binary(), &self.with_pin_dir(args)).stdout
+        self.exec(self.binary(), &self.with_pin_dir(args)).stdout
     }
 
     /// Runs `l2mesh` with these arguments and reports how it ended.
     #[must_use]
     #[track_caller]
     pub fn try_l2mesh(&self, args: &[&str]) -> Output {
-        self.try_exec(binary(), &self.with_pin_dir(args))
+        self.try_exec(self.binary(), &self.with_pin_dir(args))
+    }
+
+    fn binary(&self) -> PathBuf {
+        self.site().binary.get().cloned().unwrap_or_else(binary)
     }
 
     /// Runs `l2mesh` with these arguments, which must end within 15 s with exit status 1, nothing on stdout and one

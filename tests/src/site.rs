@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError, Weak};
+use std::sync::{Mutex, MutexGuard, Once, OnceLock, PoisonError, Weak};
 
 use crate::leftovers::{self, BPFFS, PREFIX};
 use crate::netns::Namespace;
@@ -29,6 +29,8 @@ pub(crate) struct Site {
     title: String,
     namespaces: Mutex<Vec<Namespace>>,
     files: AtomicU32,
+    /// The `l2mesh` under test, unless the usual one.
+    pub(crate) binary: OnceLock<PathBuf>,
     removed: Mutex<bool>,
     kept: AtomicBool,
 }
@@ -41,6 +43,7 @@ impl Site {
             title: title.to_owned(),
             namespaces: Mutex::default(),
             files: AtomicU32::new(0),
+            binary: OnceLock::new(),
             removed: Mutex::new(false),
             kept: AtomicBool::new(false),
         });

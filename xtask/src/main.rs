@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything a developer runs. One file a task.
 
+mod bench;
 mod cargo;
 mod check;
 mod run;
@@ -27,6 +28,8 @@ enum Task {
     Test(test::TestArgs),
     /// Formatting, lints and documentation only
     Check,
+    /// l2mesh beside the kernel's vxlan device and the bare underlay
+    Bench(bench::BenchArgs),
     /// Install what building and testing need
     Setup,
 }
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Check => check::run(),
+        Task::Bench(args) => bench::run(&args),
         Task::Setup => setup::run(&[setup::Need::Build, setup::Need::Lab]),
     };
     match outcome {

@@ -1,0 +1,205 @@
+//! What the bench measures with: l2mesh as it is released, and kernel programs of its own.
+
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use aya::{
+    Ebpf, TestRun as _,
+    maps::{Array, PerCpuArray},
+    programs::{
+        LinkOrder, SchedClassifier, TcAttachType, TestRunAttrs, TestRunOptions, Xdp, XdpMode,
+        links::FdLink,
+        tc::{SchedClassifierLink, TcAttachOptions},
+        xdp::XdpLink,
+    },
+};
+use l2mesh_tests::Host;
+
+/// Words of `FRAME`: 14 of the frame, the interface, one to spare (xtask/ebpf).
+const FRAME_WORDS: usize = 16;
+/// Octets of the frame that are written anew for each.
+const FRAME_OCTETS: usize = 112;
+/// Frames in one system call: the deadline is looked at in between.
+const REPEAT: u32 = 1 << 15;
+/// Frames in one bulk transmission, as many as a NAPI cycle has.
+const BATCH: u32 = 64;
+
+/// The bench's kernel programs, loaded once for all hosts.
+pub(crate) struct Programs {
+    object: Ebpf,
+}
+
+/// Counts and drops on an interface while it lives.
+pub(crate) struct Sink {
+    _link: FdLink,
+}
+
+impl Programs {
+    /// Builds and loads them.
+    ///
+    /// # Errors
+    /// They do not build or do not load.
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        let path = build_programs()?;
+        let mut object = Ebpf::load_file(&path).with_context(|| format!("cannot load {}", path.display()))?;
+        xdp(&mut object, "pass")?.load()?;
+        xdp(&mut object, "generate")?.load()?;
+        sink(&mut object)?.load()?;
+        Ok(Self { object })
+    }
+
+    /// A native XDP program that only passes, while the link lives.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub(crate) fn attach_pass(&mut self, host: &Host, interface: &str) -> anyhow::Result<XdpLink> {
+        let program = xdp(&mut self.object, "pass")?;
+        let id = host.in_namespace(|| program.attach(interface, XdpMode::Driver));
+        let id = id.with_context(|| format!("{}: XDP on {interface}", host.name()))?;
+        Ok(program.take_link(id)?)
+    }
+
+    /// Before every other program on the interface's TC ingress.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub(crate) fn attach_sink(&mut self, host: &Host, interface: &str) -> anyhow::Result<Sink> {
+        let program = sink(&mut self.object)?;
+        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let id = host.in_namespace(|| program.attach_with_options(interface, TcAttachType::Ingress, options));
+        let id = id.with_context(|| format!("{}: sink on {interface}", host.name()))?;
+        let link: SchedClassifierLink = program.take_link(id)?;
+        Ok(Sink { _link: FdLink::try_from(link)? })
+    }
+
+    /// Frames that reached a sink since the start of the bench.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub(crate) fn arrived(&self) -> anyhow::Result<u64> {
+        let map = self.object.map("ARRIVED").context("no map ARRIVED")?;
+        let map = PerCpuArray::<_, u64>::try_from(map)?;
+        Ok(map.get(&0, 0)?.iter().sum())
+    }
+
+    /// Sends a frame out of an interface as often as possible, for a time, on this processor: native XDP frames, eight
+    /// flows in turn.
+    ///
+    /// # Errors
+    /// The kernel refuses to run the program.
+    pub(crate) fn generate(
+        &mut self,
+        host: &Host,
+        interface: &str,
+        frame: &[u8],
+        cpu: usize,
+        time: Duration,
+    ) -> anyhow::Result<()> {
+        let ifindex = host.link(interface)["ifindex"].as_u64().context("an interface without index")?;
+        let map = self.object.map_mut("FRAME").context("no map FRAME")?;
+        Array::<_, [u64; FRAME_WORDS]>::try_from(map)?.set(0, words(frame, ifindex), 0)?;
+        let program = xdp(&mut self.object, "generate")?;
+        host.in_namespace(|| {
+            super::machine::pin(cpu)?;
+            let end = Instant::now() + time;
+            while Instant::now() < end {
+                program.test_run(TestRunOptions {
+                    data_in: Some(frame),
+                    repeat: REPEAT,
+                    attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+                    ..TestRunOptions::new()
+                })?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The frame as the generator writes it.
+fn words(frame: &[u8], ifindex: u64) -> [u64; FRAME_WORDS] {
+    let mut octets = [0; FRAME_OCTETS];
+    let length = frame.len().min(FRAME_OCTETS);
+    octets[..length].copy_from_slice(&frame[..length]);
+    let mut words = [0; FRAME_WORDS];
+    let (chunks, _) = octets.as_chunks();
+    for (word, chunk) in words.iter_mut().zip(chunks) {
+        *word = u64::from_ne_bytes(*chunk);
+    }
+    words[FRAME_OCTETS / 8] = ifindex;
+    words
+}
+
+fn xdp<'a>(object: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut Xdp> {
+    Ok(object.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
+}
+
+fn sink(object: &mut Ebpf) -> anyhow::Result<&mut SchedClassifier> {
+    Ok(object.program_mut("sink").context("no program sink")?.try_into()?)
+}
+
+/// `l2mesh` of the release profile, built now; or `L2MESH_BIN`.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn build_l2mesh() -> anyhow::Result<PathBuf> {
+    if let Some(path) = env::var_os("L2MESH_BIN") {
+        return Ok(path.into());
+    }
+    eprintln!("bench: building l2mesh (release)");
+    let mut command = cargo();
+    command.args(["build", "--quiet", "--release", "--package", "l2mesh"]);
+    run(&mut command, target_directory().join("release/l2mesh"))
+}
+
+/// Not from a build script: xtask must build where bpf-linker is still missing.
+fn build_programs() -> anyhow::Result<PathBuf> {
+    eprintln!("bench: building its kernel programs");
+    let target = target_directory().join("bench-ebpf");
+    let mut command = cargo();
+    command
+        .args(["build", "--quiet", "--release", "--package", "l2mesh-bench-ebpf", "--bin", "bench"])
+        .args(["--target", "bpfel-unknown-none", "-Zbuild-std=core", "--target-dir"])
+        .arg(&target)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", "--cfg=bpf_target_arch=\"x86_64\"\x1f-Cdebuginfo=2\x1f-Clink-arg=--btf");
+    run(&mut command, target.join("bpfel-unknown-none/release/bench"))
+}
+
+fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command.current_dir(root());
+    command
+}
+
+fn run(command: &mut Command, product: PathBuf) -> anyhow::Result<PathBuf> {
+    let status = command.status().context("cannot run cargo")?;
+    ensure!(status.success() && product.exists(), "cargo built no {}", product.display());
+    Ok(product)
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
+}
+
+fn target_directory() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_hold_the_frame_and_the_interface() {
+        let words = words(&[1, 2, 3, 4, 5, 6, 7, 8, 9], 7);
+        assert_eq!(words[0].to_ne_bytes(), [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(words[1].to_ne_bytes(), [9, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(words[14], 7);
+    }
+}
