@@ -40,6 +40,8 @@ impl Host {
         let what = format!("{} {interface} has NAPI threads", self.name());
         for (pid, name) in wait_for(&what, START_LIMIT, || new_threads(interface, &before)) {
             sched_setaffinity(pid, &set).unwrap_or_else(|error| panic!("{name} to processor {cpu}: {error}"));
+            // Otherwise this is done in softirqs, which no process keeps waiting.
+            self.run(&format!("renice --priority -20 --pid {pid}"));
         }
         threads
     }

@@ -14,7 +14,7 @@ mod round_trip;
 mod tcp;
 mod transmit;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::ensure;
 use clap::{Args, ValueEnum};
@@ -114,22 +114,22 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     setup::run(&[Need::Build, Need::Lab])?;
     let binary = programs::build_l2mesh()?;
     let mut programs = Programs::new()?;
+    machine::hurry()?;
     let wires = match args.wire {
         Wires::Both => &[Wire::Frames, Wire::Plain][..],
         Wires::Frames => &[Wire::Frames],
         Wires::Plain => &[Wire::Plain],
     };
-    let mut instructions = Vec::new();
+    let mut instructions = BTreeMap::new();
     let mut all = serde_json::Map::new();
     for &wire in wires {
         let lab = Lab::new("bench");
         lab.use_l2mesh(&binary);
-        let results = on_wire(args, wire, &lab, &mut programs)?;
+        let results = on_wire(args, wire, &lab, &mut programs, &mut instructions)?;
         if !args.json {
             print!("{}", results.table(wire));
         }
         all.insert(format!("{wire:?}").to_lowercase(), results.json());
-        instructions = instructions::of(&lab.pin_dir())?;
     }
     if args.json {
         let instructions: serde_json::Map<_, _> =
@@ -144,7 +144,13 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn on_wire(args: &BenchArgs, wire: Wire, lab: &Lab, programs: &mut Programs) -> anyhow::Result<Results> {
+fn on_wire(
+    args: &BenchArgs,
+    wire: Wire,
+    lab: &Lab,
+    programs: &mut Programs,
+    counts: &mut BTreeMap<String, u32>,
+) -> anyhow::Result<Results> {
     let (rounds, seconds) = if args.quick { (2, 1.0) } else { (args.rounds, args.seconds) };
     let time = Duration::from_secs_f64(seconds);
     let wanted = |what| args.only.is_empty() || args.only.contains(&what);
@@ -181,6 +187,8 @@ fn on_wire(args: &BenchArgs, wire: Wire, lab: &Lab, programs: &mut Programs) -> 
         }
     }
     results.notes.extend(crowds.iter().filter_map(Crowd::losses));
+    let pids: Vec<u32> = contenders.iter_mut().flat_map(Contender::pids).collect();
+    counts.extend(instructions::of(&pids)?);
     let mut sorted = disturbance;
     sorted.sort_by(f64::total_cmp);
     let busy = metric::median(&sorted).unwrap_or_default() * 100.0;

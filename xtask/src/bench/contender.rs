@@ -85,7 +85,7 @@ pub(crate) struct Contender {
     /// Their addresses on [`Kind::device`].
     pub(crate) addresses: [Ipv4Addr; 2],
     pub(crate) iperf: Iperf,
-    _agents: Vec<Agent>,
+    agents: Vec<Agent>,
     _links: Vec<XdpLink>,
 }
 
@@ -119,7 +119,12 @@ impl Contender {
         let report = traffic::ping(&a, addresses[1], 5);
         anyhow::ensure!(report.received > 0, "{kind}: the hosts do not reach each other: {report:?}");
         let iperf = Iperf::serve(&b, addresses[1]);
-        Ok(Self { kind, a, b, addresses, iperf, _agents: agents, _links: links })
+        Ok(Self { kind, a, b, addresses, iperf, agents, _links: links })
+    }
+
+    /// The processes that hold the kernel programs.
+    pub(crate) fn pids(&mut self) -> Vec<u32> {
+        self.agents.iter_mut().map(|agent| agent.process().pid()).collect()
     }
 
     /// A small frame as it arrives at `b`'s underlay interface, on its way to a sink behind [`Kind::device`].
