@@ -5,13 +5,14 @@ use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
 use aya::{
     Ebpf, TestRun as _,
-    maps::{Array, PerCpuArray},
+    maps::{Array, MapData},
     programs::{
         LinkOrder, SchedClassifier, TcAttachType, TestRunAttrs, TestRunOptions, Xdp, XdpMode,
         links::FdLink,
@@ -23,16 +24,26 @@ use l2mesh_tests::Host;
 
 /// Words of `FRAME`: 14 of the frame, the interface, one to spare (xtask/ebpf).
 const FRAME_WORDS: usize = 16;
+/// The last of them: something else than zero ends the generator.
+const STOP: usize = 15;
 /// Octets of the frame that are written anew for each.
 const FRAME_OCTETS: usize = 112;
-/// Frames in one system call: the deadline is looked at in between.
-const REPEAT: u32 = 1 << 15;
+/// Frames per second that no generator reaches: one system call, whose start and end take tens of milliseconds
+/// (`synchronize_rcu` in `bpf_prog_change_xdp`), must last for a whole measurement.
+const TOO_MANY: f64 = 4e6;
+/// Until the first frame arrives.
+const START: Duration = Duration::from_secs(1);
+/// Until everybody does nothing else.
+const WARM_UP: Duration = Duration::from_millis(50);
 /// Frames in one bulk transmission, as many as a NAPI cycle has.
 const BATCH: u32 = 64;
 
 /// The bench's kernel programs, loaded once for all hosts.
 pub(crate) struct Programs {
     object: Ebpf,
+    frame: Array<MapData, [u64; FRAME_WORDS]>,
+    expected: Array<MapData, u64>,
+    arrived: Array<MapData, u64>,
 }
 
 /// Counts and drops on an interface while it lives.
@@ -51,7 +62,9 @@ impl Programs {
         xdp(&mut object, "pass")?.load()?;
         xdp(&mut object, "generate")?.load()?;
         sink(&mut object)?.load()?;
-        Ok(Self { object })
+        let mut map = |name| object.take_map(name).with_context(|| format!("no map {name}"));
+        let (frame, expected, arrived) = (map("FRAME")?, map("EXPECTED")?, map("ARRIVED")?);
+        Ok(Self { object, frame: frame.try_into()?, expected: expected.try_into()?, arrived: arrived.try_into()? })
     }
 
     /// A native XDP program that only passes, while the link lives.
@@ -83,16 +96,14 @@ impl Programs {
     /// # Errors
     /// The map cannot be read.
     pub(crate) fn arrived(&self) -> anyhow::Result<u64> {
-        let map = self.object.map("ARRIVED").context("no map ARRIVED")?;
-        let map = PerCpuArray::<_, u64>::try_from(map)?;
-        Ok(map.get(&0, 0)?.iter().sum())
+        Ok(self.arrived.get(&0, 0)?)
     }
 
-    /// Sends a frame out of an interface as often as possible, for a time, on this processor: native XDP frames, eight
-    /// flows in turn.
+    /// Sends a frame out of an interface as often as the sink takes it, from one processor: native XDP frames, eight flows
+    /// in turn. Returns how many reached the sink per second.
     ///
     /// # Errors
-    /// The kernel refuses to run the program.
+    /// The kernel refuses to run the program, or nothing arrives.
     pub(crate) fn generate(
         &mut self,
         host: &Host,
@@ -100,25 +111,51 @@ impl Programs {
         frame: &[u8],
         cpu: usize,
         time: Duration,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<f64> {
         let ifindex = host.link(interface)["ifindex"].as_u64().context("an interface without index")?;
-        let map = self.object.map_mut("FRAME").context("no map FRAME")?;
-        Array::<_, [u64; FRAME_WORDS]>::try_from(map)?.set(0, words(frame, ifindex), 0)?;
+        let mut words = words(frame, ifindex);
+        let before = self.arrived()?;
+        self.frame.set(0, words, 0)?;
+        self.expected.set(0, before, 0)?;
         let program = xdp(&mut self.object, "generate")?;
-        host.in_namespace(|| {
+        let run = || {
             super::machine::pin(cpu)?;
-            let end = Instant::now() + time;
-            while Instant::now() < end {
-                program.test_run(TestRunOptions {
-                    data_in: Some(frame),
-                    repeat: REPEAT,
-                    attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
-                    ..TestRunOptions::new()
-                })?;
-            }
-            Ok(())
-        })
+            program.test_run(TestRunOptions {
+                data_in: Some(frame),
+                repeat: u32::try_from(super::whole((time + START).as_secs_f64() * TOO_MANY))?,
+                attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+                ..TestRunOptions::new()
+            })?;
+            anyhow::Ok(())
+        };
+        let rate = thread::scope(|scope| {
+            let generator = scope.spawn(|| host.in_namespace(run));
+            let rate = rate(&self.arrived, before, time);
+            // Whatever is left of the system call is over at once.
+            words[STOP] = 1;
+            let stopped = self.frame.set(0, words, 0);
+            generator.join().map_err(|_| anyhow::anyhow!("the generator panicked"))??;
+            stopped?;
+            rate
+        })?;
+        rate.with_context(|| format!("{}: nothing of what was generated arrived", host.name()))
     }
+}
+
+/// Frames per second over a time that begins some time after the first one arrived; none if none arrives.
+fn rate(arrived: &Array<MapData, u64>, before: u64, time: Duration) -> anyhow::Result<Option<f64>> {
+    let begin = Instant::now();
+    while arrived.get(&0, 0)? == before {
+        if begin.elapsed() > START {
+            return Ok(None);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    thread::sleep(WARM_UP);
+    let (first, start) = (arrived.get(&0, 0)?, Instant::now());
+    thread::sleep(time);
+    let (last, time) = (arrived.get(&0, 0)?, start.elapsed());
+    Ok((last > first).then(|| super::float(last - first) / time.as_secs_f64()))
 }
 
 /// The frame as the generator writes it.
