@@ -186,7 +186,7 @@ fn on_wire(
             results.add(crowd.kind, sample);
         }
     }
-    results.notes.extend(crowds.iter().filter_map(Crowd::losses));
+    results.notes.extend(crowds.iter().filter_map(Crowd::counted));
     let pids: Vec<u32> = contenders.iter_mut().flat_map(Contender::pids).collect();
     counts.extend(instructions::of(&pids)?);
     let mut sorted = disturbance;

@@ -21,6 +21,8 @@ use super::{
 
 /// Numbers of peers.
 const PEERS: [(u8, Metric); 3] = [(2, Metric::Copies2), (32, Metric::Copies32), (128, Metric::Copies128)];
+/// Of l2mesh, about copies.
+const COUNTERS: [&str; 4] = ["flooded", "flood-copies", "copy-failed", "no-next-hop"];
 /// The peers' addresses start here.
 const FIRST_PEER: u8 = 100;
 /// Everybody on the overlay.
@@ -88,13 +90,19 @@ impl Crowd {
         })
     }
 
-    /// Copies that l2mesh could not send, for each counter that says so.
-    pub(crate) fn losses(&self) -> Option<String> {
+    /// What l2mesh counted of its copies, lost ones too.
+    pub(crate) fn counted(&self) -> Option<String> {
         if !self.kind.is_l2mesh() {
             return None;
         }
         let counters = self.a.l2mesh(&["maps", "counters", "--json"]);
-        Some(format!("{} peers: {}", self.peers, counters))
+        let count = |verdict: &str| {
+            let counters = counters["counters"].as_array()?;
+            counters.iter().find(|counter| counter["verdict"] == verdict)?["frames"].as_u64()
+        };
+        let counts =
+            COUNTERS.map(|name| format!("{name} {}", count(name).map_or_else(|| "?".to_owned(), |n| n.to_string())));
+        Some(format!("{}, {} peers: {}", self.kind, self.peers, counts.join(", ")))
     }
 }
 
