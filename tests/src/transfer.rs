@@ -12,6 +12,9 @@ use crate::host::Host;
 /// Without progress for this long a transfer has failed.
 const STALL: Duration = Duration::from_secs(5);
 
+/// However much progress there is.
+const LIMIT: Duration = Duration::from_secs(30);
+
 /// Octets per write.
 const CHUNK: usize = 1 << 16;
 
@@ -149,8 +152,11 @@ fn compare_pattern(mut stream: &TcpStream, octets: usize) -> Result<(), String> 
     stream.set_read_timeout(Some(STALL)).map_err(|error| error.to_string())?;
     let mut pattern = Pattern::new();
     let mut buffer = vec![0; CHUNK];
-    let mut at = 0;
+    let (mut at, start) = (0, Instant::now());
     loop {
+        if start.elapsed() > LIMIT {
+            return Err(format!("only {at} of {octets} octets in {LIMIT:?}"));
+        }
         match stream.read(&mut buffer) {
             Ok(0) if at == octets => return Ok(()),
             Ok(0) => return Err(format!("{at} of {octets} octets, then the end")),

@@ -170,6 +170,8 @@ fn a_nested_vxlan_carries_tcp() {
         let addresses: [IpAddr; 2] = ["10.9.0.2", "fd09::2"].map(|text| text.parse().expect("an address"));
         for address in addresses {
             assert_eq!(traffic::ping(a, address, 3).lost(), 0, "{hook} {address}");
+            transfer::tcp(a, b, address, WATCHED);
+            assert_eq!(a.counter("encap-failed"), 0, "{hook} {address}");
             transfer::tcp(a, b, address, BULK);
         }
         let capture = Capture::start(&lab.fabric(), "b", Direction::Out, "udp port 4789");
