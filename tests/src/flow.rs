@@ -152,7 +152,7 @@ fn send(socket: &UdpSocket, rate: u64, stop: &AtomicBool) -> io::Result<u64> {
     Ok(sent)
 }
 
-fn receive(socket: &UdpSocket, stop: &AtomicBool, received: &AtomicU64) -> Receiver {
+fn receive(socket: &UdpSocket, stop: &AtomicBool, count: &AtomicU64) -> Receiver {
     let mut receiver = Receiver::default();
     let mut buffer = [0; 64];
     loop {
@@ -160,7 +160,7 @@ fn receive(socket: &UdpSocket, stop: &AtomicBool, received: &AtomicU64) -> Recei
             Ok(8) => {
                 let number = u64::from_be_bytes(buffer[..8].try_into().expect("eight octets"));
                 receiver.note(number);
-                received.fetch_add(1, Ordering::Relaxed);
+                count.fetch_add(1, Ordering::Relaxed);
             }
             // Nothing for 50 ms after the end: what has not arrived by then never will.
             Err(_) if stop.load(Ordering::Relaxed) => return receiver,

@@ -20,9 +20,9 @@ impl Host {
     #[must_use]
     #[track_caller]
     pub fn state(&self) -> State {
-        let links = self.links();
-        let mut lines: BTreeSet<String> = links.iter().map(link_line).collect();
-        let names: Vec<&str> = links.iter().filter_map(|link| link["ifname"].as_str()).collect();
+        let devices = self.links();
+        let mut lines: BTreeSet<String> = devices.iter().map(link_line).collect();
+        let names: Vec<&str> = devices.iter().filter_map(|link| link["ifname"].as_str()).collect();
         for address in self.ip_json(&["address", "show"]) {
             for entry in address["addr_info"].as_array().into_iter().flatten() {
                 let (dev, local, bits) = (&address["ifname"], &entry["local"], &entry["prefixlen"]);
@@ -72,13 +72,10 @@ impl fmt::Debug for State {
 }
 
 fn link_line(link: &Value) -> String {
-    let fields = ["ifname", "ifindex", "address", "mtu", "qdisc", "master", "group", "ifalias", "promiscuity"];
-    let mut line = "link".to_owned();
-    for field in fields {
-        line += &format!(" {}", link[field]);
-    }
+    let fields = ["ifname", "ifindex", "address", "mtu", "qdisc", "master", "group", "ifalias", "promiscuity", "xdp"];
+    let fields = fields.map(|field| link[field].to_string()).join(" ");
     let up = link["flags"].as_array().is_some_and(|flags| flags.iter().any(|flag| flag == "UP"));
-    line + &format!(" up={up} {} {}", link["linkinfo"]["info_kind"], link["xdp"])
+    format!("link {fields} {} up={up}", link["linkinfo"]["info_kind"])
 }
 
 /// Programs on tcx, which `tc` does not show.

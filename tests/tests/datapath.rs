@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 use l2mesh_common::tables::Metadata;
 use l2mesh_common::verdict::Verdict;
-use l2mesh_common::wire::{Endpoint, EtherType, EthernetHeader, HeadersV4, Ipv4Header, Vni};
+use l2mesh_common::wire::{Endpoint, EtherType, EthernetHeader, HeadersV4, Vni};
 use l2mesh_tests::pinned::{Pinned, Run};
-use l2mesh_tests::{Agent, Frame, Host, Lab, MacAddr, Tap, Wiring};
+use l2mesh_tests::{Agent, Frame, Host, Lab, MacAddr, Tap, Wiring, wait_for};
 
 // linux/pkt_cls.h, linux/bpf.h.
 const TC_ACT_UNSPEC: i32 = -1;
@@ -29,6 +30,7 @@ const KNOWN: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 0xb]);
 /// Behind b, as nothing says.
 const STRANGER: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 0xc]);
 const MTU: usize = 1450;
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// Three nodes. Only a runs; network 16 is a's and b's, 17 a's and c's, 18 everyone's, 19 a's alone.
 struct Mesh {
@@ -40,24 +42,23 @@ struct Mesh {
 
 impl Mesh {
     fn new() -> Self {
+        Self::in_mode("xdp")
+    }
+
+    fn in_mode(mode: &str) -> Self {
         let lab = Lab::new("datapath");
         let hosts = lab.switch(["a", "b", "c"], &Wiring::default());
         let a = &hosts[0];
         // No frames but those of the test.
         a.run("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
-        let mut config = String::new();
-        for host in &hosts {
-            config += &format!("[[node]]\nname = \"{}\"\naddress = \"{}\"\n", host.name(), host.address());
-        }
-        for (vni, members) in [(16, r#""a", "b""#), (17, r#""a", "c""#), (18, r#""a", "b", "c""#), (19, r#""a""#)] {
-            config += &format!("[[network]]\nname = \"n{vni}\"\nvni = {vni}\nmembers = [{members}]\n");
-            if vni == 16 {
-                config += &format!("[[network.mac]]\nmac = \"{KNOWN}\"\nnode = \"b\"\n");
-            }
-        }
+        let node = |host: &Host| format!("[[node]]\nname = \"{}\"\naddress = \"{}\"\n", host.name(), host.address());
+        let network = |(vni, members)| format!("[[network]]\nname = \"n{vni}\"\nvni = {vni}\nmembers = [{members}]\n");
+        let others = [(17, r#""a", "c""#), (18, r#""a", "b", "c""#), (19, r#""a""#)].map(network).concat();
+        let known = format!("[[network.mac]]\nmac = \"{KNOWN}\"\nnode = \"b\"\n");
+        let config = hosts.each_ref().map(node).concat() + &network((16, r#""a", "b""#)) + &known + &others;
         let file = lab.directory().join("mesh.toml");
         fs::write(&file, config).expect("a file in the lab's directory");
-        let agent = a.attach(&["--config", &file.display().to_string(), "--mode", "xdp"]);
+        let agent = a.attach(&["--config", &file.display().to_string(), "--mode", mode]);
         let pinned = a.pinned("eth0");
         Self { pinned, hosts, _agent: agent, _lab: lab }
     }
@@ -66,19 +67,20 @@ impl Mesh {
         &self.hosts[0]
     }
 
+    /// The number of one of a's interfaces.
+    fn index(&self, name: &str) -> u32 {
+        self.a().link(name)["ifindex"].as_u64().and_then(|index| u32::try_from(index).ok()).expect("an index")
+    }
+
     /// As b would send it in network 16.
     fn wrap(&self, inner: &Frame) -> Vec<u8> {
         let [a, b, _] = &self.hosts;
         let vxlan = [&[8, 0, 0, 0, 0, 0, 16, 0], inner.octets()].concat();
-        let (from, to) = (socket(b.address().into(), 50_000), socket(a.address().into(), 4789));
+        let (from, to) = (SocketAddr::new(b.address().into(), 50_000), SocketAddr::new(a.address().into(), 4789));
         let mut frame = Frame::udp(a.mac("eth0"), b.mac("eth0"), from, to, &vxlan).octets().to_vec();
         frame[UDP + 6..UDP + 8].fill(0);
         frame
     }
-}
-
-fn socket(address: IpAddr, port: u16) -> SocketAddr {
-    SocketAddr::new(address, port)
 }
 
 fn text<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
@@ -263,8 +265,8 @@ fn frames_from_the_underlay() {
     assert_eq!((&learned[0]["mac"], &learned[0]["peer"]), (&STRANGER.to_string().into(), &"b".into()));
 }
 
-/// `TEST_RUN` takes no frame of less than 14 octets, and at TC none without a payload; those are left to the property
-/// tests of the parser.
+/// `TEST_RUN` takes no frame of less than 14 octets, which are left to the property tests of the parser, and at TC no
+/// IPv4 frame of less than 34, which the next test sends.
 #[test]
 fn truncated_at_every_length() {
     let mesh = Mesh::new();
@@ -273,12 +275,25 @@ fn truncated_at_every_length() {
     for length in 14..=whole.len() {
         let fate = if length == whole.len() { Fate::Delivered } else { Fate::Dropped(Verdict::Truncated) };
         let (name, frame) = (format!("{length} octets"), &whole[..length]);
-        // For TC, TEST_RUN refuses an IPv4 frame whose IP header is not whole.
-        if length >= IP + Ipv4Header::LEN {
+        if length >= UDP {
             check_tc(&name, &mesh.pinned.run_tc("underlay_tc", 0, frame), frame, fate);
         }
         let run = mesh.pinned.run_xdp("underlay_xdp", frame);
         check_xdp(&name, &run, frame, fate, &run.metadata);
+    }
+}
+
+/// What `TEST_RUN` refuses, on the wire: the XDP program is not there.
+#[test]
+fn truncated_in_the_ip_header() {
+    let mesh = Mesh::in_mode("tc");
+    let whole = mesh.wrap(&udp4(mesh.a().mac("l2m10"), STRANGER, b"payload"));
+    let b = Tap::open(&mesh.hosts[1], "eth0");
+    let truncated = || mesh.pinned.counters()[Verdict::Truncated.label()];
+    for (length, before) in (IP..UDP).zip(0..) {
+        assert_eq!(truncated(), before);
+        b.send(&Frame::raw(&whole[..length]));
+        wait_for(&format!("{length} octets"), LIMIT, || if truncated() > before { Ok(()) } else { Err("none".into()) });
     }
 }
 
@@ -287,8 +302,7 @@ fn frames_from_the_overlay() {
     use Verdict::{LinkLocal, NoNetwork, NoPeers, SentGroupSource, TooBig, VlanTagged};
     let mesh = Mesh::new();
     let (a, pinned) = (mesh.a(), &mesh.pinned);
-    let index = |name: &str| u32::try_from(a.link(name)["ifindex"].as_u64().expect("a number")).expect("a small one");
-    let [hidden, alone, eth0] = ["l2p10", "l2p13", "eth0"].map(index);
+    let [hidden, alone, eth0] = ["l2p10", "l2p13", "eth0"].map(|name| mesh.index(name));
     let own = a.mac("l2m10");
     for (name, frame) in good(KNOWN, own).iter().filter(|(_, frame)| frame.destination() == KNOWN) {
         let run = pinned.run_tc("overlay_tc", hidden, frame.octets());
@@ -315,7 +329,7 @@ fn frames_from_the_overlay() {
 #[test]
 fn one_flow_one_port() {
     let mesh = Mesh::new();
-    let hidden = mesh.a().link("l2p10")["ifindex"].as_u64().and_then(|it| u32::try_from(it).ok()).expect("an index");
+    let hidden = mesh.index("l2p10");
     let port = |frame: &Frame| {
         let run = mesh.pinned.run_tc("overlay_tc", hidden, frame.octets());
         u16::from_be_bytes([run.frame[UDP], run.frame[UDP + 1]])
@@ -331,7 +345,7 @@ fn one_flow_one_port() {
 #[test]
 fn flooded_to_every_member() {
     let mesh = Mesh::new();
-    let hidden = mesh.a().link("l2p12")["ifindex"].as_u64().and_then(|it| u32::try_from(it).ok()).expect("an index");
+    let hidden = mesh.index("l2p12");
     let own = mesh.a().mac("l2m12");
     let [mut at_b, mut at_c] = [1, 2].map(|host: usize| Tap::open(&mesh.hosts[host], "eth0"));
     let sender = Tap::open(mesh.a(), "eth0");
@@ -341,10 +355,10 @@ fn flooded_to_every_member() {
         assert_eq!((run.code, &run.counted), (TC_ACT_REDIRECT, &counted), "{name}");
         assert_eq!(run.frame, encapsulated(&mesh, 2, 18, &frame, &run.frame), "{name}: the last copy");
         let marker = sender.send_marker(sender.mac());
-        let copies = at_b.until(&marker, std::time::Duration::from_secs(5));
+        let copies = at_b.until(&marker, LIMIT);
         let copies: Vec<_> = copies.iter().map(|it| it.frame.octets()).filter(|it| it.len() > INNER).collect();
         assert_eq!(copies, [encapsulated(&mesh, 1, 18, &frame, &run.frame)], "{name}: the first copy");
-        let elsewhere = at_c.until(&marker, std::time::Duration::from_secs(5));
+        let elsewhere = at_c.until(&marker, LIMIT);
         assert!(elsewhere.iter().all(|it| it.frame.octets().len() <= INNER), "{name}: {elsewhere:?}");
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use l2mesh_tests::{Host, Lab, Process, Wiring, traffic, transfer, wait_for};
 use nix::sys::signal::Signal;
 
-/// How long a sniffer may wait for what it wants to see, with some room for a busy machine's `tcpdump`.
+/// How long a sniffer may wait for what it wants to see.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
 fn transmit(host: &Host) -> String {

@@ -25,7 +25,7 @@ const BPF_LINKER: &str = "0.10.4";
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// Programs that the lab, the demonstration and the tests call, and the Debian packages that have them.
-const PROGRAMS: [(&str, &str); 18] = [
+const PROGRAMS: &[(&str, &str)] = &[
     ("arping", "iputils-arping"),
     ("bpftool", "bpftool"),
     ("bridge", "iproute2"),
