@@ -7,7 +7,8 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use aya::maps::{Array, Map, MapData};
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, tc::TcAttachOptions};
+use aya::programs::tc::{NlOptions, TcAttachOptions};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 
 use crate::host::Host;
 
@@ -20,7 +21,7 @@ pub enum Kind {
     Xdp,
 }
 
-/// A program that counts. Dropping it takes it off tcx; elsewhere it goes with its host.
+/// A program that counts. Dropping it takes it off TC; from XDP it goes with its host.
 pub struct Counter {
     map: Array<MapData, u64>,
     pin: PathBuf,
@@ -55,32 +56,35 @@ impl Counter {
     /// Attaches it with tcx, before all others.
     #[track_caller]
     pub fn attach_tcx(&mut self, host: &Host, interface: &str, side: TcAttachType) {
-        let pin = &self.pin;
-        let program = host.in_namespace(|| {
-            let mut program = SchedClassifier::from_pin(pin)?;
-            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-            program.attach_with_options(interface, side, options)?;
-            Ok::<_, aya::programs::ProgramError>(program)
-        });
-        self.attached.push(program.unwrap_or_else(|error| panic!("tcx on {}: {error}", host.name())));
+        self.attach_tc(host, interface, side, TcAttachOptions::TcxOrder(LinkOrder::first()));
     }
 
-    /// Attaches it as a filter of a clsact qdisc, which is made if missing. `side` is "ingress" or "egress".
+    /// Attaches it as a filter of a clsact qdisc, behind everything on tcx. The qdisc is made if missing.
     #[track_caller]
-    pub fn attach_clsact(&self, host: &Host, interface: &str, side: &str) {
+    pub fn attach_clsact(&mut self, host: &Host, interface: &str, side: TcAttachType) {
+        // Not with `tc filter add .. bpf object-pinned`: iproute2 leaves directories of its own on the machine's bpffs.
         if !host.run(&format!("tc qdisc show dev {interface}")).stdout.contains("clsact") {
             host.run(&format!("tc qdisc add dev {interface} clsact"));
         }
-        host.run(&format!(
-            "tc filter add dev {interface} {side} bpf direct-action object-pinned {}",
-            self.pin.display()
-        ));
+        self.attach_tc(host, interface, side, TcAttachOptions::Netlink(NlOptions::default()));
     }
 
-    /// Attaches it to native XDP.
+    #[track_caller]
+    fn attach_tc(&mut self, host: &Host, interface: &str, side: TcAttachType, options: TcAttachOptions) {
+        let pin = &self.pin;
+        let program = host.in_namespace(|| {
+            let mut program = SchedClassifier::from_pin(pin)?;
+            program.attach_with_options(interface, side, options)?;
+            Ok::<_, ProgramError>(program)
+        });
+        self.attached.push(program.unwrap_or_else(|error| panic!("{interface} on {}: {error}", host.name())));
+    }
+
+    /// Attaches it to native XDP. It stays there.
     #[track_caller]
     pub fn attach_xdp(&self, host: &Host, interface: &str) {
-        host.run(&format!("ip link set dev {interface} xdpdrv pinned {}", self.pin.display()));
+        let pin = self.pin.display().to_string();
+        host.exec("bpftool", &["net", "attach", "xdpdrv", "pinned", &pin, "dev", interface]);
     }
 
     /// Frames so far.

@@ -171,14 +171,14 @@ struct Hooks {
 
 impl Hooks {
     fn new(host: &Host, interface: &str) -> Self {
-        let place = |name, side, direction| {
+        let place = |name, side| {
             let mut first = Counter::load(host, Kind::Tc);
             first.attach_tcx(host, interface, side);
-            let last = Counter::load(host, Kind::Tc);
-            last.attach_clsact(host, interface, direction);
+            let mut last = Counter::load(host, Kind::Tc);
+            last.attach_clsact(host, interface, side);
             [(name, first), (name, last)]
         };
-        let counters = [place("in", Ingress, "ingress"), place("out", Egress, "egress")];
+        let counters = [place("in", Ingress), place("out", Egress)];
         Self { counters: counters.into_iter().flatten().collect() }
     }
 
