@@ -182,3 +182,32 @@ impl Receiver {
         self.highest = self.highest.max(number);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Lab, Wiring};
+
+    #[test]
+    fn what_is_lost_is_missed() {
+        let lab = Lab::new("flow");
+        let [a, b] = lab.switch(["a", "b"], &Wiring::default());
+        let flow = Flow::start(&a, &b, b.address(), 10_000);
+        flow.wait_more(100);
+        lab.cut(&a, &b);
+        lab.heal(&a, &b);
+        flow.wait_more(100);
+        let report = flow.stop();
+        assert!(report.lost > 0 && report.lost < report.sent && report.duplicates == 0, "{report:?}");
+        assert!(report.missing.len() as u64 <= report.lost && report.missing[0] >= 100, "{report:?}");
+    }
+
+    #[test]
+    fn duplicates_and_late_ones() {
+        let mut receiver = Receiver::default();
+        for number in [0, 1, 3, 2, 3] {
+            receiver.note(number);
+        }
+        assert_eq!((receiver.seen, receiver.duplicates, receiver.late), (vec![true; 4], 1, 1));
+    }
+}
