@@ -10,7 +10,8 @@
 #![no_main]
 #![expect(unsafe_code, reason = "packet and map access, helper calls")]
 #![expect(clippy::missing_docs_in_private_items, reason = "aya's macros make undocumented items")]
-#![expect(clippy::cast_possible_truncation, reason = "an ifindex has 32 bits; BPF has 64-bit registers")]
+#![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "32 bits in 64-bit registers")]
+#![expect(clippy::needless_pass_by_value, reason = "aya's macros pass the context so")]
 
 use core::ffi::c_void;
 
