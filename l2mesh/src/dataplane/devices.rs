@@ -1,5 +1,7 @@
 //! The devices of a mesh: found by alias, made where missing (design.md 3 and 7).
 
+use std::iter;
+
 use anyhow::bail;
 use l2mesh_common::wire::MacAddr;
 
@@ -89,12 +91,17 @@ pub(crate) async fn ensure(
     }
     for link in &links {
         let is_wanted = |network: &NetworkView| link.alias.as_deref() == Some(&*view.alias(network.vni));
-        if link.alias.as_deref() != Some(&*view.helper_alias()) && !view.networks.iter().any(is_wanted) {
+        let is_ours = [view.helper_alias(), view.headroom_alias()].iter().any(|it| link.alias.as_ref() == Some(it));
+        if !is_ours && !view.networks.iter().any(is_wanted) {
             netlink.delete(link.index).await?;
         }
     }
+    let bridge = links.iter().find(|link| link.alias.as_deref() == Some(&*view.headroom_alias())).cloned();
     let helper = links.into_iter().find(|link| link.alias.as_deref() == Some(&*view.helper_alias()));
     let (helper, helper_port) = ensure_helper(netlink, view, wants_private_port, helper, known).await?;
+    if let Err(error) = ensure_headroom(netlink, view, bridge, &helper, &networks).await {
+        log::info!("small frames are copied once to make room for the outer header: {error}");
+    }
     Ok(Devices { helper, helper_port, networks })
 }
 
@@ -167,4 +174,24 @@ async fn ensure_helper(
         }
     }
     bail!("no free UDP port from {first} to {}: choose another with --port", first.saturating_add(PORTS_TRIED))
+}
+
+/// Small frames that this host sends come with 16 octets of room, and `bpf_skb_adjust_room` then copies each. A bridge asks
+/// its ports to give as much room as any of them needs (`br_add_if`, `veth_set_rx_headroom`), and vxlan devices need what an
+/// outer header takes: so the hidden ends and the helper become ports of one that is never up.
+async fn ensure_headroom(
+    netlink: &Netlink,
+    view: &View,
+    bridge: Option<Link>,
+    helper: &Link,
+    networks: &[Pair],
+) -> Result<(), underlay::Error> {
+    let bridge = match bridge {
+        Some(bridge) => bridge,
+        None => netlink.create_bridge(&format!("l2mk{}h", view.ifindex), &view.headroom_alias()).await?,
+    };
+    for port in iter::once(helper.index).chain(networks.iter().map(|pair| pair.hidden)) {
+        netlink.set_master(port, bridge.index).await?;
+    }
+    Ok(())
 }

@@ -155,4 +155,9 @@ impl View {
     pub(crate) fn helper_alias(&self) -> String {
         format!("{}helper", Self::alias_prefix(&self.interface))
     }
+
+    /// The alias of the bridge that gives frames room for the outer header.
+    pub(crate) fn headroom_alias(&self) -> String {
+        format!("{}headroom", Self::alias_prefix(&self.interface))
+    }
 }

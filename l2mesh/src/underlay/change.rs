@@ -40,6 +40,17 @@ impl Netlink {
         self.told(result, &format!("set an MTU of {mtu} on"), index).await
     }
 
+    /// Makes a device a port of a bridge.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(crate) async fn set_master(&self, index: u32, bridge: u32) -> Result<(), Error> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::Controller(bridge));
+        let result = self.set(index, message).await?;
+        self.told(result, "put under a bridge", index).await
+    }
+
     /// Gives a device an address; the device having it already is success.
     ///
     /// # Errors

@@ -116,6 +116,24 @@ impl Netlink {
         }
     }
 
+    /// A bridge that stays down.
+    ///
+    /// # Errors
+    /// [`Error::NameTaken`], or the kernel has no bridges.
+    pub(crate) async fn create_bridge(&self, name: &str, alias: &str) -> Result<Link, Error> {
+        let doing = format!("create {name}");
+        let group = private_group();
+        let mut device = LinkMessage::default();
+        device.attributes.push(LinkAttribute::IfName(name.into()));
+        device.attributes.push(LinkAttribute::Group(group));
+        device.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+        match self.create(&doing, device, group, name, alias).await? {
+            Ok(link) => Ok(link),
+            Err(Errno::EEXIST) => Err(Error::NameTaken { name: name.into() }),
+            Err(errno) => Err(Error::new(doing, errno)),
+        }
+    }
+
     /// Creates a device that carries its alias from the creating datagram on.
     ///
     /// The kernel ignores `IFLA_IFALIAS` in a creating message, for the device and for the peer of
