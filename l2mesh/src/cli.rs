@@ -5,7 +5,10 @@ use std::{net::IpAddr, path::PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use l2mesh_common::wire::Vni;
 
-use crate::config::{MeshFlags, TxHook};
+use crate::{
+    config::{MeshFlags, TxHook},
+    dataplane::pins::OWN_ROOT,
+};
 
 /// One Ethernet segment over hosts that share nothing but IP.
 #[derive(Clone, Debug, Parser)]
@@ -19,7 +22,7 @@ Examples:
 Only attach and detach change anything, and they need root. Logs go to stderr: RUST_LOG=debug.")]
 pub(crate) struct Cli {
     /// Where maps, programs and links are pinned, in a bpf file system
-    #[arg(long, global = true, value_name = "DIR", default_value = "/sys/fs/bpf/l2mesh")]
+    #[arg(long, global = true, value_name = "DIR", default_value = OWN_ROOT)]
     pub pin_dir: PathBuf,
     /// What to do.
     #[command(subcommand)]
@@ -39,6 +42,13 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Validate a configuration file
     Check(CheckArgs),
+}
+
+impl Command {
+    /// True for verbs that change nothing.
+    pub(crate) const fn only_reads(&self) -> bool {
+        matches!(self, Self::Maps(_) | Self::Status(_) | Self::Check(_))
+    }
 }
 
 /// What `attach` is told.

@@ -79,6 +79,8 @@ pub(crate) struct Agent {
     pub(crate) source: own_address::Source,
     /// Why a peer cannot be reached, for those that cannot.
     pub(crate) unreachable: BTreeMap<PeerId, String>,
+    /// False while attach still waits for first answers.
+    pub(crate) is_up: bool,
     /// Networks whose devices somebody removed, by VNI.
     pub(crate) broken: BTreeSet<u32>,
 }

@@ -57,7 +57,7 @@ impl Agent {
             self.tables.set_next_hop(id, next_hop)?;
             log::debug!("{}: next hop {} on interface {}", self.name(id), found.destination_mac, found.oif);
         }
-        if self.unreachable.remove(&id).is_some() {
+        if self.unreachable.remove(&id).is_some() && self.is_up {
             log::info!("{}: reachable", self.name(id));
         }
         Ok(())
@@ -79,8 +79,18 @@ impl Agent {
     /// Says once why a peer cannot be reached.
     fn miss(&mut self, id: PeerId, reason: &str) {
         if self.unreachable.get(&id).is_none_or(|before| before != reason) {
-            log::warn!("{}: {reason}", self.name(id));
+            // The first answers take a moment, and attach waits for them.
+            let level = if self.is_up { log::Level::Warn } else { log::Level::Debug };
+            log::log!(level, "{}: {reason}", self.name(id));
             self.unreachable.insert(id, reason.to_owned());
+        }
+    }
+
+    /// Says of every peer that is still missing why, once, when the mesh comes up.
+    pub(crate) fn tell_missing(&mut self) {
+        self.is_up = true;
+        for (&id, reason) in &self.unreachable {
+            log::warn!("{}: {reason}", self.name(id));
         }
     }
 

@@ -105,6 +105,7 @@ pub(crate) async fn start(args: &AttachArgs, pin_root: &Path, signals: &mut Sign
         persist: args.persist,
         source: identity.source,
         unreachable: BTreeMap::new(),
+        is_up: false,
         broken: BTreeSet::new(),
     };
     match agent.finish(adopts).await {
@@ -147,6 +148,7 @@ impl Agent {
             // An answer is a change; so is much else.
             drop(timeout(Duration::from_millis(100), self.watch.next()).await);
         }
+        self.tell_missing();
         self.test_firewall().await
     }
 

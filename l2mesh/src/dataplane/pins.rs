@@ -18,6 +18,8 @@ use nix::{
 };
 
 const BPFFS: &str = "/sys/fs/bpf";
+/// Where pins are unless `--pin-dir` says otherwise.
+pub(crate) const OWN_ROOT: &str = "/sys/fs/bpf/l2mesh";
 
 /// The underlay interface to which pins belong, in its namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -193,9 +195,10 @@ impl PinDir {
             fs::remove_file(&pin).with_context(|| format!("cannot remove the pin {}", pin.display()))?;
         }
         fs::remove_dir(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))?;
+        // The namespace's directory, and our own root; a root that somebody named is theirs.
         for above in self.path.ancestors().skip(1).take(2) {
-            // Not empty, or not ours to remove.
-            if fs::remove_dir(above).is_err() {
+            let is_theirs = self.path.ancestors().nth(2) == Some(above) && above != Path::new(OWN_ROOT);
+            if is_theirs || fs::remove_dir(above).is_err() {
                 break;
             }
         }
