@@ -29,7 +29,10 @@ use self::{
     programs::Programs,
     report::Results,
 };
-use crate::setup::{self, Need};
+use crate::{
+    cargo::as_root,
+    setup::{self, Need},
+};
 
 /// What to measure, and how long.
 #[derive(Debug, Args)]
@@ -112,6 +115,9 @@ const PAIRS: [(Measurement, Measure); 5] = [
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     ensure!(args.seconds > 0.0 && args.seconds < 3600.0, "--seconds is more than 0 and less than an hour");
     setup::run(&[Need::Build, Need::Lab])?;
+    if as_root()? {
+        return Ok(());
+    }
     let binary = programs::build_l2mesh()?;
     let mut programs = Programs::new()?;
     machine::hurry()?;

@@ -15,15 +15,24 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
+/// Where cargo puts what it builds.
+pub(crate) fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// The cargo that runs us, in the workspace. `RUSTC_BOOTSTRAP` and the like come from .cargo/config.toml.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    command.current_dir(root());
+    command
+}
+
 /// Runs cargo in the workspace.
 ///
 /// # Errors
 /// It cannot be started or fails.
 pub(crate) fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
-    let program = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let mut command = Command::new(program);
-    command.current_dir(root()).args(arguments);
-    status(&mut command)
+    status(command().args(arguments))
 }
 
 /// The `l2mesh` binary of the debug profile, built now.
@@ -32,8 +41,7 @@ pub(crate) fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
 /// It does not build.
 pub(crate) fn l2mesh() -> anyhow::Result<PathBuf> {
     cargo(&["build", "--quiet", "--package", "l2mesh"])?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let binary = target.join("debug/l2mesh");
+    let binary = target().join("debug/l2mesh");
     ensure!(binary.exists(), "cargo built no {}", binary.display());
     Ok(binary)
 }

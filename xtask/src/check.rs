@@ -1,9 +1,7 @@
 //! `cargo xtask check`: what needs no kernel.
 
-use std::process::Command;
-
 use crate::{
-    cargo::{cargo, root, status},
+    cargo::{cargo, command, status},
     setup::{self, Need},
 };
 
@@ -20,8 +18,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let ebpf = ["clippy", "--quiet", "--target", "bpfel-unknown-none", "-Zbuild-std=core"];
     let packages = ["--package", "l2mesh-ebpf", "--package", "l2mesh-bench-ebpf"];
     cargo(&[&ebpf[..], &packages, &deny].concat())?;
-    let mut doc = Command::new("cargo");
-    doc.current_dir(root()).env("RUSTDOCFLAGS", "-D warnings");
+    let mut doc = command();
+    doc.env("RUSTDOCFLAGS", "-D warnings");
     doc.args([
         "doc",
         "--quiet",

@@ -2,14 +2,12 @@
 
 use std::{
     env,
-    ffi::OsString,
-    path::{Path, PathBuf},
-    process::Command,
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use aya::{
     Ebpf, TestRun as _,
     maps::{Array, MapData},
@@ -21,6 +19,8 @@ use aya::{
     },
 };
 use l2mesh_tests::Host;
+
+use crate::cargo;
 
 /// Words of `FRAME`: 14 of the frame, the interface, one to spare (xtask/ebpf).
 const FRAME_WORDS: usize = 16;
@@ -189,43 +189,22 @@ pub(crate) fn build_l2mesh() -> anyhow::Result<PathBuf> {
         return Ok(path.into());
     }
     eprintln!("bench: building l2mesh (release)");
-    let mut command = cargo();
-    command.args(["build", "--quiet", "--release", "--package", "l2mesh"]);
-    run(&mut command, target_directory().join("release/l2mesh"))
+    cargo::cargo(&["build", "--quiet", "--release", "--package", "l2mesh"])?;
+    Ok(cargo::target().join("release/l2mesh"))
 }
 
 /// Not from a build script: xtask must build where bpf-linker is still missing.
 fn build_programs() -> anyhow::Result<PathBuf> {
     eprintln!("bench: building its kernel programs");
-    let target = target_directory().join("bench-ebpf");
-    let mut command = cargo();
+    let target = cargo::target().join("bench-ebpf");
+    let mut command = cargo::command();
     command
         .args(["build", "--quiet", "--release", "--package", "l2mesh-bench-ebpf", "--bin", "bench"])
         .args(["--target", "bpfel-unknown-none", "-Zbuild-std=core", "--target-dir"])
         .arg(&target)
-        .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_ENCODED_RUSTFLAGS", "--cfg=bpf_target_arch=\"x86_64\"\x1f-Cdebuginfo=2\x1f-Clink-arg=--btf");
-    run(&mut command, target.join("bpfel-unknown-none/release/bench"))
-}
-
-fn cargo() -> Command {
-    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
-    command.current_dir(root());
-    command
-}
-
-fn run(command: &mut Command, product: PathBuf) -> anyhow::Result<PathBuf> {
-    let status = command.status().context("cannot run cargo")?;
-    ensure!(status.success() && product.exists(), "cargo built no {}", product.display());
-    Ok(product)
-}
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
-}
-
-fn target_directory() -> PathBuf {
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+    cargo::status(&mut command)?;
+    Ok(target.join("bpfel-unknown-none/release/bench"))
 }
 
 #[cfg(test)]
