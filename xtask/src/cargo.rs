@@ -20,10 +20,11 @@ pub(crate) fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
-/// The cargo that runs us, in the workspace. `RUSTC_BOOTSTRAP` and the like come from .cargo/config.toml.
+/// The cargo that runs us, in the workspace. The kernel programs need build-std of the pinned toolchain, as
+/// .cargo/config.toml says, which cargo reads too late for its own flags.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
-    command.current_dir(root());
+    command.current_dir(root()).env("RUSTC_BOOTSTRAP", "1");
     command
 }
 
