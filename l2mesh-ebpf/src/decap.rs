@@ -64,7 +64,7 @@ pub(crate) fn underlay_tc(skb: &mut Skb) -> Result<Action, Verdict> {
     if skb.pop_outer().is_err() {
         return hand_over(skb, settings, vni, &stack.outer);
     }
-    skb.store(stack.inner.words())?;
+    skb.store_bytes(&stack.inner)?;
     deliver(skb, &admitted)
 }
 

@@ -205,19 +205,26 @@ impl Skb {
         let _nothing_verified = unsafe { bpf_csum_level(self.context.skb.skb, u64::from(BPF_CSUM_LEVEL_DEC)) };
     }
 
+    /// Writes `value` at the start of the frame, by helper. A program that writes directly is made to copy a frame which a
+    /// packet socket holds too before its first instruction (`bpf_unclone_prologue` in net/core/filter.c), and the copy has
+    /// no metadata (`pskb_expand_head`): programs that read metadata must write like this.
+    #[inline(always)]
+    pub(crate) fn store_bytes<T: NoUninit>(&mut self, value: &T) -> Result<(), Verdict> {
+        self.store_at(0, value, 0)
+    }
+
     /// Writes `value` at `offset` where the kernel may hold a checksum over it (`CHECKSUM_COMPLETE`).
     #[inline(always)]
     pub(crate) fn store_summed<T: NoUninit>(&mut self, offset: u32, value: &T) -> Result<(), Verdict> {
+        self.store_at(offset, value, BPF_F_RECOMPUTE_CSUM)
+    }
+
+    #[inline(always)]
+    fn store_at<T: NoUninit>(&mut self, offset: u32, value: &T, flags: u32) -> Result<(), Verdict> {
         let source = core::ptr::from_ref(value).cast();
         // SAFETY: `source` is valid for the size of T; see also `push_outer`.
         let outcome = unsafe {
-            bpf_skb_store_bytes(
-                self.context.skb.skb,
-                offset,
-                source,
-                size_of::<T>() as u32,
-                u64::from(BPF_F_RECOMPUTE_CSUM),
-            )
+            bpf_skb_store_bytes(self.context.skb.skb, offset, source, size_of::<T>() as u32, u64::from(flags))
         };
         if outcome == 0 { Ok(()) } else { Err(Verdict::StoreFailed) }
     }

@@ -130,6 +130,19 @@ fn auto_says_why() {
     a.assert_state(&before);
 }
 
+/// A packet socket that has not read yet, as a DHCP client's or lldpd's, holds every frame: the kernel copies what a program
+/// would write to, and the copy has no metadata.
+#[test]
+fn packet_sockets_on_the_underlay() {
+    for mode in ["tc", "xdp"] {
+        let (_lab, [a, b]) = pair("packet sockets");
+        let _agents = [attach(&a, &b, &["--mode", mode]), attach(&b, &a, &["--mode", mode])];
+        let _unread = [Tap::open(&a, "eth0"), Tap::open(&b, "eth0")];
+        assert_works(&a);
+        transfer::tcp(&a, &b, [10, 8, 0, 2], 4 << 20);
+    }
+}
+
 /// On eth0 and on l2m0, before us and behind us, tcx and clsact: each sees every frame that is not ours, and every
 /// frame of the overlay, once.
 #[test]
