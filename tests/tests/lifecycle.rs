@@ -96,6 +96,24 @@ fn persist_and_adopt() {
     two.a.assert_state(&before);
 }
 
+/// A peer that is no longer in the configuration gets nothing more, also if the one that has its place now is silent.
+#[test]
+fn adopted_with_another_peer() {
+    let two = Two::new("another peer");
+    let _b = two.attach(&two.b, &[]);
+    let agent = two.attach(&two.a, &["--persist"]);
+    two.assert_works();
+    agent.stop();
+    let mut silent = two.b.address().octets();
+    silent[3] = 77;
+    let silent = std::net::Ipv4Addr::from(silent).to_string();
+    let _agent = two.a.attach(&["--vni", "16", "--peer", &silent]);
+    assert_eq!(macs(&two.a), Vec::<String>::new());
+    let all = two.a.l2mesh(&["maps", "peers", "--json"]);
+    let peer = &all["peers"][0];
+    assert_eq!((&peer["next_hop"], &peer["received_frames"]), (&Value::Null, &0.into()), "{all}");
+}
+
 /// What the programs are told lies in the pinned tables, and what replaces them replaces them at once.
 #[track_caller]
 fn killed_under_traffic(mode: &str) {

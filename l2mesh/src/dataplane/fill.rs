@@ -1,6 +1,9 @@
 //! The tables, made to say what the configuration says.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use anyhow::Context as _;
 use bytemuck::Zeroable as _;
@@ -24,7 +27,7 @@ const VETH_EXTRA: u32 = 14 + 4;
 /// Writes everything but `META` and the next hops. What an earlier attach left and is still right stays untouched.
 pub(crate) fn fill(tables: &mut Tables, view: &View, devices: &Devices, addresses: &[IpAddr]) -> anyhow::Result<()> {
     write_settings(tables, view, devices, addresses)?;
-    write_peers(tables, view)?;
+    let others = write_peers(tables, view)?;
     reconcile(
         &mut tables.flood,
         view.networks.iter().map(|network| (network.vni, FloodList::new(network.members.iter().copied()))),
@@ -42,7 +45,7 @@ pub(crate) fn fill(tables: &mut Tables, view: &View, devices: &Devices, addresse
         [Some((pair.hidden, port)), pair.overlay.as_ref().map(|overlay| (overlay.index, port))]
     });
     reconcile(&mut tables.ports, ports.flatten())?;
-    write_fdb(tables, view)?;
+    write_fdb(tables, view, &others)?;
     write_labels(tables, view)
 }
 
@@ -92,13 +95,19 @@ pub(crate) fn write_settings(
     Ok(())
 }
 
-fn write_peers(tables: &mut Tables, view: &View) -> anyhow::Result<()> {
+/// Returns the ids that meant another address before: what is known about that peer is not true of its successor.
+fn write_peers(tables: &mut Tables, view: &View) -> anyhow::Result<HashSet<PeerId>> {
+    let known = tables.vteps.iter().map(|entry| entry.map(|(address, id)| (id, address.ip())));
+    let known: HashMap<PeerId, IpAddr> = known.collect::<Result<_, _>>()?;
+    let empty = Peer { next_hop: [NextHop::UNKNOWN; 2], ..Peer::zeroed() };
     let mut used = HashSet::new();
+    let mut others = HashSet::new();
     for peer in &view.peers {
-        let before = tables.peers.get(&peer.id, 0)?;
+        let is_the_same = known.get(&peer.id) == Some(&peer.address);
+        // Known next hops stay in force until they are looked up anew.
+        let before = if is_the_same { tables.peers.get(&peer.id, 0)? } else { empty };
         let mut paths = [0; MAX_PATHS];
         paths[DIRECT] = peer.id;
-        // Known next hops stay in force until they are looked up anew.
         let value = Peer {
             flags: if peer.is_plain { Peer::PLAIN } else { 0 },
             node_id: peer.node_id,
@@ -108,18 +117,25 @@ fn write_peers(tables: &mut Tables, view: &View) -> anyhow::Result<()> {
         };
         tables.peers.set(peer.id, value, 0).context("cannot write PEERS")?;
         used.insert(peer.id);
+        if !is_the_same {
+            others.insert(peer.id);
+        }
     }
-    let empty = Peer { next_hop: [NextHop::UNKNOWN; 2], ..Peer::zeroed() };
     for id in (0..tables.peers.len()).filter(|id| !used.contains(id)) {
         if tables.peers.get(&id, 0)? != empty {
             tables.peers.set(id, empty, 0).context("cannot write PEERS")?;
         }
     }
-    reconcile(&mut tables.vteps, view.peers.iter().map(|peer| (VtepAddress::from(peer.address), peer.id)))
+    reconcile(&mut tables.vteps, view.peers.iter().map(|peer| (VtepAddress::from(peer.address), peer.id)))?;
+    for &id in &others {
+        tables.clear_peer_counter(id)?;
+    }
+    Ok(others)
 }
 
-/// Static entries as configured; learned ones stay where their network and peer still exist.
-fn write_fdb(tables: &mut Tables, view: &View) -> anyhow::Result<()> {
+/// Static entries as configured; learned ones stay where their network and peer still exist. `others` are ids that mean
+/// another peer than before.
+fn write_fdb(tables: &mut Tables, view: &View, others: &HashSet<PeerId>) -> anyhow::Result<()> {
     let mut wanted = HashSet::new();
     for network in &view.networks {
         for &(mac, peer) in &network.macs {
@@ -134,7 +150,11 @@ fn write_fdb(tables: &mut Tables, view: &View) -> anyhow::Result<()> {
     };
     for found in tables.fdb.iter().collect::<Result<Vec<_>, _>>()? {
         let (key, entry) = found;
-        let goes = if entry.is_static() { !wanted.contains(&key) } else { !is_member(key.vni, entry.peer) };
+        let goes = if entry.is_static() {
+            !wanted.contains(&key)
+        } else {
+            others.contains(&entry.peer) || !is_member(key.vni, entry.peer)
+        };
         if goes {
             remove(&mut tables.fdb, &key)?;
         }

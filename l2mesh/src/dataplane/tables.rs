@@ -5,7 +5,8 @@ use std::{borrow::BorrowMut, collections::HashSet, hash::Hash};
 use anyhow::Context as _;
 use aya::{
     Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf},
+    util::nr_cpus,
 };
 use l2mesh_common::{
     tables::{
@@ -91,6 +92,12 @@ impl Tables {
             sent: add(sum.sent, value.sent),
             received: add(sum.received, value.received),
         }))
+    }
+
+    /// Starts the traffic with a peer anew.
+    pub(crate) fn clear_peer_counter(&mut self, peer: PeerId) -> anyhow::Result<()> {
+        let zero = vec![PeerCounter::default(); nr_cpus().map_err(|(_, error)| error)?];
+        self.peer_counters.set(peer, PerCpuValues::try_from(zero)?, 0).context("cannot write PEER_COUNTERS")
     }
 
     /// A text, or nothing.
