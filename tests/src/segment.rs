@@ -101,6 +101,20 @@ impl<'a> Segment<'a> {
         })
     }
 
+    /// Attaches all nodes by flags, one after the other, without IPv6 and inner addresses: they send nothing of
+    /// their own.
+    #[must_use = "dropping the agents ends them"]
+    #[track_caller]
+    pub fn up_silent(&self) -> Vec<Agent> {
+        let attach = |host: &Host| {
+            host.run("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
+            let flags = self.flags(host);
+            let args: Vec<&str> = flags.iter().map(String::as_str).chain(self.args.iter().copied()).collect();
+            host.attach(&args)
+        };
+        self.nodes.iter().map(attach).collect()
+    }
+
     /// Makes the vxlan devices of the others; `options` without a MTU get [`Self::MTU`]. Without learning they are told
     /// where the nodes' MAC addresses are, so the nodes are to be up.
     #[track_caller]

@@ -146,7 +146,9 @@ fn sends_what_the_kernel_sends(tx_hook: &str, hook: &str) {
     let capture = Capture::start(&lab.fabric(), "judge", Direction::Out, "udp port 4789");
     for (host, interface) in [(&ours, "l2m0"), (&kernel, "vx0")] {
         let sender = Tap::sender(host, interface);
-        inner.iter().for_each(|frame| sender.send(frame));
+        for frame in &inner {
+            sender.send(frame);
+        }
     }
     let sent = ours.counter("sent") + ours.counter("flooded");
     assert!(sent >= inner.len() as u64, "{sent}");
@@ -168,19 +170,22 @@ fn inner_frames(station: MacAddr) -> Vec<Frame> {
     ];
     for destination in [MacAddr::BROADCAST, MULTICAST, NOT_LINK_LOCAL, NOBODY, station] {
         for length in [0, 1, 46, 100, 1450] {
-            let payload: Vec<u8> = (0..length).map(|at: u32| (at * 7 % 251) as u8 | 1).collect();
-            frames.push(Frame::unknown(destination, source, &payload));
+            frames.push(Frame::unknown(destination, source, &payload(length)));
         }
         for length in [0, 1, 18, 1000, 1402] {
-            let payload: Vec<u8> = (0..length).map(|at: u32| (at * 11 % 253) as u8).collect();
             let v6 = [8, 9].map(|place| SocketAddr::from((Segment::v6(place), 7)));
             let v4 = [8, 9].map(|place| SocketAddr::from((Segment::v4(place), 7)));
             for [from, to] in [v4, v6] {
-                frames.push(Frame::udp(destination, source, from, to, &payload));
+                frames.push(Frame::udp(destination, source, from, to, &payload(length)));
             }
         }
     }
     frames
+}
+
+/// Octets that are no padding.
+fn payload(length: usize) -> Vec<u8> {
+    (1..=251).cycle().take(length).collect()
 }
 
 /// Octets before the inner frame.

@@ -33,7 +33,9 @@ fn intrude(victim: &Host, tap: &mut Tap, intruder: &Host, verdict: &str, marker:
     let before = victim.counter(verdict);
     let sender = Tap::sender(intruder, "vx0");
     let frames = both_ways(sender.mac());
-    frames.iter().for_each(|frame| sender.send(frame));
+    for frame in &frames {
+        sender.send(frame);
+    }
     victim.wait_counter(verdict, before + frames.len() as u64);
     let marker = marker();
     let arrived = tap.until(&marker, LIMIT);

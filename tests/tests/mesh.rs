@@ -18,38 +18,45 @@ const MULTICAST: MacAddr = MacAddr([0x01, 0, 0x5e, 0, 0, 0x7b]);
 const NOT_LINK_LOCAL: MacAddr = MacAddr([0x01, 0x80, 0xc2, 0, 0, 0x10]);
 const LLDP: u16 = 0x88cc;
 
+/// `--tx-hook`, and what comes of it.
+const HIDDEN: [&str; 2] = ["port", "hidden peer"];
+const SHORTCUT: [&str; 2] = ["auto", "egress shortcut"];
+
 #[test]
 fn three_routed_tc() {
     let lab = Lab::new("three tc");
     let hosts = lab.routed(["hetzner", "enovance", "ovh"], &Wiring::default());
-    one_segment(&lab, &hosts, "tc");
+    one_segment(&lab, &hosts, "tc", &HIDDEN);
 }
 
 #[test]
 fn three_switched_xdp() {
     let lab = Lab::new("three xdp");
     let hosts = lab.switch(["hetzner", "enovance", "ovh"], &Wiring::default());
-    one_segment(&lab, &hosts, "xdp");
+    one_segment(&lab, &hosts, "xdp", &SHORTCUT);
 }
 
 #[test]
 fn five_switched_tc() {
     let lab = Lab::new("five tc");
     let hosts = lab.switch(["h1", "h2", "h3", "h4", "h5"], &Wiring::default());
-    one_segment(&lab, &hosts, "tc");
+    one_segment(&lab, &hosts, "tc", &SHORTCUT);
 }
 
 #[test]
 fn five_routed_xdp() {
     let lab = Lab::new("five xdp");
     let hosts = lab.routed(["h1", "h2", "h3", "h4", "h5"], &Wiring::default());
-    one_segment(&lab, &hosts, "xdp");
+    one_segment(&lab, &hosts, "xdp", &HIDDEN);
 }
 
 /// Every pair reaches every other, and what is for all arrives once at each.
-fn one_segment(lab: &Lab, hosts: &[Host], mode: &str) {
-    let args = ["--mode", mode];
+fn one_segment(lab: &Lab, hosts: &[Host], mode: &str, [hook, transmit]: &[&str; 2]) {
+    let args = ["--mode", mode, "--tx-hook", hook];
     let agents = Segment::of(hosts, &args).up(lab);
+    for host in hosts {
+        host.wait_transmit(transmit);
+    }
     for (from, host) in hosts.iter().enumerate() {
         for to in (0..hosts.len()).filter(|to| *to != from) {
             let report = traffic::ping(host, Segment::v4(to), 2);
