@@ -107,7 +107,7 @@ pub(crate) enum Mode {
     Xdp,
     /// At the interface's ingress
     Tc,
-    /// By the kernel's vxlan device: for interfaces without Ethernet, such as wg0
+    /// By the kernel's vxlan device, for interfaces without Ethernet such as wg0 (not in this version)
     Kernel,
 }
 

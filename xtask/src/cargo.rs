@@ -24,7 +24,7 @@ pub(crate) fn target() -> PathBuf {
 /// .cargo/config.toml says, which cargo reads too late for its own flags.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
-    command.current_dir(root()).env("RUSTC_BOOTSTRAP", "1");
+    command.current_dir(root()).env("RUSTC_BOOTSTRAP", "1").env_remove("CARGO_TERM_QUIET");
     command
 }
 
@@ -41,6 +41,9 @@ pub(crate) fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
 /// # Errors
 /// It does not build.
 pub(crate) fn l2mesh() -> anyhow::Result<PathBuf> {
+    if !target().join("debug/l2mesh").exists() {
+        eprintln!("building l2mesh: the first time takes some minutes");
+    }
     cargo(&["build", "--quiet", "--package", "l2mesh"])?;
     let binary = target().join("debug/l2mesh");
     ensure!(binary.exists(), "cargo built no {}", binary.display());

@@ -1,6 +1,6 @@
 //! `cargo xtask run`: the demonstration, or `l2mesh` itself.
 
-use std::{fs, net::Ipv4Addr, os::unix::process::CommandExt as _, process::Command, time::Duration};
+use std::{fs, net::Ipv4Addr, os::unix::process::CommandExt as _, path::Path, process::Command, time::Duration};
 
 use anyhow::bail;
 use clap::Args;
@@ -41,8 +41,8 @@ pub(crate) struct RunArgs {
 pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
     if args.l2mesh.is_empty() {
         setup::run(&[Need::Build, Need::Lab])?;
-        l2mesh()?;
-        return if as_root()? { Ok(()) } else { demonstrate(args.keep) };
+        let binary = l2mesh()?;
+        return if as_root()? { Ok(()) } else { demonstrate(args.keep, &binary) };
     }
     if args.keep {
         bail!("--keep belongs to the demonstration, which takes no further arguments");
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &RunArgs) -> anyhow::Result<()> {
 }
 
 /// Three hosts at three providers, behind a router: one Ethernet segment.
-fn demonstrate(keep: bool) -> anyhow::Result<()> {
+fn demonstrate(keep: bool, binary: &Path) -> anyhow::Result<()> {
     Lab::remove_kept("demo");
     let lab = Lab::new("demo");
     let hosts = lab.routed(["hetzner", "enovance", "ovh"], &Wiring::default());
@@ -108,7 +108,7 @@ fn demonstrate(keep: bool) -> anyhow::Result<()> {
     title("l2mesh maps, on ovh");
     print!("{}", indent(&ovh.l2mesh_text(&["maps"])));
     if keep {
-        explain(&lab, &hosts);
+        explain(&lab, &hosts, binary);
         // What is dropped ends.
         std::mem::forget((agents, server, leases));
         lab.keep();
@@ -118,7 +118,9 @@ fn demonstrate(keep: bool) -> anyhow::Result<()> {
     drop((server, leases));
     for (host, agent) in hosts.iter().zip(agents) {
         agent.stop();
-        println!("  {:<9} {} interfaces left", host.name(), host.links().len());
+        let left: Vec<String> =
+            host.links().iter().filter_map(|link| Some(link["ifname"].as_str()?.to_owned())).collect();
+        println!("  {:<9} has {} again, and nothing else", host.name(), left.join(" and "));
     }
     Ok(())
 }
@@ -137,13 +139,13 @@ fn configuration(hosts: &[Host]) -> String {
     nodes.collect::<String>() + &network
 }
 
-fn explain(lab: &Lab, hosts: &[Host]) {
+fn explain(lab: &Lab, hosts: &[Host], binary: &Path) {
     title("It stays up. Enter a host, and look inside:");
     for host in hosts {
         println!("  {:<9} {}", host.name(), host.enter_command());
     }
-    println!("  then      ip -d link, ping 10.8.0.1, tcpdump -i {OVERLAY}, ...");
-    println!("            l2mesh --pin-dir {} status", lab.pin_dir().display());
+    println!("  then      ip -d link, ping the others' addresses as above, tcpdump -i {OVERLAY}, ...");
+    println!("            {} --pin-dir {} status", binary.display(), lab.pin_dir().display());
     println!("  the next `cargo xtask run` removes it");
 }
 

@@ -34,6 +34,8 @@ impl Agent {
             if !links.iter().any(|link| link.index == hidden) {
                 if self.broken.insert(vni) {
                     let network = &self.view.networks[place];
+                    let gone = Label::new("down: somebody removed its devices, attach again");
+                    self.tables.labels.insert(LabelKey::transmit(vni), gone, 0).context("cannot write LABELS")?;
                     log::error!(
                         "{}: somebody removed it, network {} is down until the next attach",
                         network.interface,

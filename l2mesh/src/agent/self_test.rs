@@ -51,7 +51,7 @@ impl Agent {
 
     fn firewall_drops(&mut self) -> anyhow::Result<()> {
         let port = self.devices.helper_port;
-        let drops = format!("drops UDP port {port}");
+        let drops = format!("drops UDP port {port} (tested every minute)");
         if self.tables.fact(Fact::Firewall) != drops {
             self.tables.set_fact(Fact::Firewall, &drops)?;
             log::warn!(

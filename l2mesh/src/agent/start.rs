@@ -50,6 +50,10 @@ pub(crate) async fn start(args: &AttachArgs, pin_root: &Path, signals: &mut Sign
     ensure!(args.mode != Mode::Kernel, "--mode kernel is not in this version: use auto, xdp or tc");
     let netlink = Netlink::open()?;
     let link = underlay_interface(&netlink, &args.iface).await?;
+    if let Some(local) = args.local {
+        let is_ours = netlink.route_to(local, None).await?.is_some_and(|route| route.local);
+        ensure!(is_ours, "--local: {local} is not an address of this host: give one, or leave it out");
+    }
     let mut control = Control::claim(&link.name, link.index)?;
     let mut watch = Watch::open()?;
     let identity = tokio::select! {
@@ -163,12 +167,9 @@ impl Agent {
             0 => String::new(),
             count => format!(", {count} not reachable yet"),
         };
-        let peers = peers.len();
-        format!(
-            "up: node {node} on {interface}, {peers} peers{missing}, {}{more}, mode {}",
-            networks.join(", "),
-            self.mode
-        )
+        let count = peers.len();
+        let peers = if count == 1 { "1 peer".to_owned() } else { format!("{count} peers") };
+        format!("up: node {node} on {interface}, {peers}{missing}, {}{more}, mode {}", networks.join(", "), self.mode)
     }
 }
 
@@ -192,10 +193,13 @@ async fn build(
     let mut object = Object::load(pins, underlay.fdb_size)?;
     let mut tables = Tables::open(pins)?;
     fill(&mut tables, &view, &devices, &identity.addresses)?;
-    let port = if devices.helper_port == view.port {
-        format!("{} is ours", view.port)
+    let (port, own) = (view.port, devices.helper_port);
+    let port = if own == port {
+        format!("{port} is ours")
+    } else if underlay.private_port {
+        format!("{port} is left to others (private-port), {own} is ours")
     } else {
-        format!("{} belongs to somebody else, {} is ours", view.port, devices.helper_port)
+        format!("{port} belongs to another vxlan device, {own} is ours")
     };
     tables.set_fact(Fact::UdpPort, &port)?;
     let mode = attach_programs(args.mode, &mut object, pins, &view, &devices, netlink).await?;

@@ -25,8 +25,10 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<()> {
     } else if let Ok(mesh) = &mesh {
         stdout.write_all(table(mesh).as_bytes())?;
     }
-    mesh?;
-    Ok(())
+    match mesh?.not_yet().into_iter().find(|item| item.severity == Severity::Refuse) {
+        Some(refused) => anyhow::bail!("{}: {}", args.config.display(), refused.text),
+        None => Ok(()),
+    }
 }
 
 /// The result for programs.

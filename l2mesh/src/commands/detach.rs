@@ -1,6 +1,6 @@
 //! `l2mesh detach`: remove all that attach made, with or without a live agent.
 
-use std::{io::Write as _, path::Path};
+use std::{collections::BTreeSet, io::Write as _, path::Path};
 
 use anyhow::Context as _;
 
@@ -36,22 +36,27 @@ pub(crate) async fn run(args: &DetachArgs, pin_root: &Path) -> anyhow::Result<()
 
 async fn detach(interface: &str, pin_root: &Path) -> anyhow::Result<Vec<String>> {
     let netlink = Netlink::open()?;
-    let mut removed = Vec::new();
-    if let Some(link) = netlink.link_by_name(interface).await? {
-        removed = control::ask_to_stop(link.index).await?.unwrap_or_default();
-    }
+    let link = netlink.link_by_name(interface).await?;
     // The agent may have been killed; the interface may be gone, or have come back with another index.
+    let mut agents: BTreeSet<u32> = link.iter().map(|link| link.index).collect();
     let mut pins: Vec<PinDir> = Vec::new();
     for found in PinDir::all(pin_root)? {
         match found.meta()? {
-            PinnedMeta::Found(meta) if interface_name(&meta) == interface => pins.push(found),
+            PinnedMeta::Found(meta) if interface_name(&meta) == interface => {
+                agents.insert(meta.ifindex);
+                pins.push(found);
+            }
             PinnedMeta::Found(meta) if !interface_name(&meta).is_empty() => {}
             _ if found.is_named_after(interface) => pins.push(found),
             _ => {}
         }
     }
+    let mut removed = Vec::new();
+    for ifindex in agents {
+        removed.extend(control::ask_to_stop(ifindex).await?.unwrap_or_default());
+    }
     if pins.is_empty()
-        && let Some(link) = netlink.link_by_name(interface).await?
+        && let Some(link) = link
     {
         pins.push(PinDir::of(pin_root, &Owner::new(interface, link.index)?)?);
     }
@@ -68,18 +73,21 @@ async fn detach_stale(pin_root: &Path) -> anyhow::Result<Vec<String>> {
     let own = netns_cookie()?;
     let mut removed = Vec::new();
     for found in PinDir::everywhere(pin_root)? {
-        let is_stale = match found.meta()? {
+        match found.meta()? {
             PinnedMeta::Found(meta) if meta.netns_cookie == own => {
                 let link = netlink.link_by_index(meta.ifindex).await?;
-                let owner = Owner { interface: interface_name(&meta), ifindex: meta.ifindex, netns_cookie: own };
-                link.is_none_or(|link| link.name != owner.interface) || owner.meta()?.boot_id != meta.boot_id
+                let interface = interface_name(&meta);
+                let owner = Owner { interface: interface.clone(), ifindex: meta.ifindex, netns_cookie: own };
+                if link.is_none_or(|link| link.name != interface) || owner.meta()?.boot_id != meta.boot_id {
+                    // With devices, and an agent that may still be there.
+                    removed.extend(detach(&interface, pin_root).await?);
+                }
             }
-            PinnedMeta::Found(_) => found.links_are_dead().with_context(|| format!("cannot look at {found}"))?,
-            PinnedMeta::Missing | PinnedMeta::OtherSize => false,
-        };
-        if is_stale {
-            found.remove()?;
-            removed.push(format!("stale pins in {found}"));
+            PinnedMeta::Found(_) if found.links_are_dead().with_context(|| format!("cannot look at {found}"))? => {
+                found.remove()?;
+                removed.push(format!("stale pins in {found}"));
+            }
+            PinnedMeta::Found(_) | PinnedMeta::Missing | PinnedMeta::OtherSize => {}
         }
     }
     Ok(removed)

@@ -1,7 +1,14 @@
 //! `l2mesh maps`: what the kernel holds right now, read from the pinned maps. No agent is needed.
 
-use std::{collections::BTreeMap, io::Write as _, path::Path, thread::sleep, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::{IsTerminal as _, Write as _},
+    path::Path,
+    thread::sleep,
+    time::Duration,
+};
 
+use anyhow::ensure;
 use l2mesh_common::{
     path::DIRECT,
     tables::{LabelKey, Network, Peer, PeerId},
@@ -29,10 +36,17 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 pub(crate) fn run(args: &MapsArgs, pin_root: &Path) -> anyhow::Result<()> {
     let vni = args.vni.map(Vni::get);
     loop {
-        let maps = Maps::read(&attached(pin_root, args.iface.as_deref())?, args.table, vni)?;
+        let mesh = attached(pin_root, args.iface.as_deref())?;
+        if let Some(vni) = vni {
+            ensure!(
+                mesh.tables.networks.get(&vni, 0).is_ok(),
+                "no network here has VNI {vni}: see `l2mesh maps networks`"
+            );
+        }
+        let maps = Maps::read(&mesh, args.table, vni)?;
         let text = if args.json { serde_json::to_string_pretty(&maps)? + "\n" } else { maps.to_string() };
         let mut stdout = std::io::stdout().lock();
-        if args.watch && !args.json {
+        if args.watch && !args.json && stdout.is_terminal() {
             stdout.write_all(CLEAR.as_bytes())?;
         }
         stdout.write_all(text.as_bytes())?;
@@ -224,7 +238,7 @@ fn paths(tables: &Tables, vni: Option<u32>) -> anyhow::Result<Vec<PathRow>> {
                 peer: tables.label(LabelKey::peer(id)),
                 path: if place == DIRECT { "direct" } else { "relay" },
                 in_use: place == DIRECT,
-                state: if peer.current().is_known() { "up" } else { "no next hop" },
+                state: if peer.current().is_known() { "next hop known" } else { "no next hop" },
             });
         }
     }
@@ -328,7 +342,7 @@ impl std::fmt::Display for Maps {
 /// Networks for people.
 pub(crate) fn networks_table(rows: &[NetworkRow]) -> String {
     let cells = rows.iter().map(|it| {
-        let interface = if it.interface.is_empty() { "(in another namespace)".into() } else { it.interface.clone() };
+        let interface = if it.interface.is_empty() { "(not here)".into() } else { it.interface.clone() };
         vec![
             it.name.clone(),
             vni_text(it.vni),

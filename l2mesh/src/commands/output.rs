@@ -4,9 +4,12 @@ use std::{fmt::Write as _, path::Path};
 
 use anyhow::{bail, ensure};
 
-use crate::dataplane::{
-    pins::{PinDir, PinnedMeta, interface_name},
-    tables::Tables,
+use crate::{
+    agent::control::live_agent,
+    dataplane::{
+        pins::{PinDir, PinnedMeta, interface_name},
+        tables::Tables,
+    },
 };
 
 /// One mesh to read from.
@@ -43,8 +46,13 @@ pub(super) fn attached(pin_root: &Path, interface: Option<&str>) -> anyhow::Resu
         None => (!found.is_empty()).then_some(0),
     };
     let Some(place) = place else {
-        match (interface, found.is_empty()) {
-            (Some(wanted), false) => bail!("no mesh is attached to {wanted}: there are meshes on {}", names()),
+        match (interface, found.is_empty(), any_agent()?) {
+            (Some(wanted), false, _) => bail!("no mesh is attached to {wanted}: there are meshes on {}", names()),
+            (_, _, Some(pid)) => bail!(
+                "an agent runs here (process {pid}), but its pins are not under {}: give the --pin-dir that it was given, and enter \
+                 namespaces by `nsenter --net=`, not `ip netns exec`, which hides the host's BPF file system",
+                pin_root.display()
+            ),
             _ => bail!(
                 "no mesh is attached here: `l2mesh attach` does that (a mesh in another network namespace is seen from there)"
             ),
@@ -52,6 +60,16 @@ pub(super) fn attached(pin_root: &Path, interface: Option<&str>) -> anyhow::Resu
     };
     let (interface, ifindex, pins) = found.swap_remove(place);
     Ok(Attached { interface, ifindex, tables: Tables::open(&pins)? })
+}
+
+/// The agent of any interface of this namespace.
+fn any_agent() -> anyhow::Result<Option<i32>> {
+    for interface in &nix::net::if_::if_nameindex()? {
+        if let Some(pid) = live_agent(interface.index())? {
+            return Ok(Some(pid));
+        }
+    }
+    Ok(None)
 }
 
 /// Columns as wide as their widest cell; numbers (columns named in `right`) to the right.

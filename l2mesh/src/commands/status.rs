@@ -47,7 +47,6 @@ struct PeerStatus {
     peer: PeerRow,
     /// direct, or a relay's name.
     path: &'static str,
-    up: bool,
 }
 
 impl Status {
@@ -77,10 +76,7 @@ impl Status {
             udp_port: tables.fact(Fact::UdpPort),
             firewall: tables.fact(Fact::Firewall),
             networks: networks(tables, None)?,
-            peers: peers(tables, None)?
-                .into_iter()
-                .map(|peer| PeerStatus { up: peer.next_hop.is_some(), path: "direct", peer })
-                .collect(),
+            peers: peers(tables, None)?.into_iter().map(|peer| PeerStatus { path: "direct", peer }).collect(),
             notable: counters(tables)?.into_iter().filter(notable).collect(),
         })
     }
@@ -100,7 +96,8 @@ impl std::fmt::Display for Status {
             writeln!(f, "{name:<9} {value}")?;
         }
         let cells = self.peers.iter().map(|it| {
-            let state = if it.up { "up" } else { "no next hop" };
+            // Whether it answers is for probes to say, which are still to come.
+            let state = if it.peer.next_hop.is_some() { "next hop known" } else { "no next hop" };
             vec![
                 it.peer.name.clone(),
                 it.peer.address.clone(),

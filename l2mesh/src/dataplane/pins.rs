@@ -120,7 +120,10 @@ impl PinDir {
             mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=700")).with_context(|| {
                 format!("cannot mount a BPF file system at {BPFFS}: mount one, or name another with --pin-dir")
             })?;
-            log::info!("mounted a BPF file system at {BPFFS}");
+            log::warn!(
+                "mounted a BPF file system at {BPFFS}: if this is a mount namespace of its own, as under `ip netns exec`, the mesh ends \
+                 with it and other shells do not see it; `nsenter --net=` keeps the host's"
+            );
         }
         // Asked of what is there already: elsewhere nothing is made, not even a directory.
         if !self.path.ancestors().find(|path| path.exists()).is_some_and(is_bpffs) {

@@ -57,7 +57,10 @@ impl fmt::Display for Error {
         match self {
             Self::NotPermitted { doing } => write!(f, "cannot {doing}: needs CAP_NET_ADMIN: run as root"),
             Self::NameTaken { name } => {
-                write!(f, "a device named {name} exists and l2mesh did not make it: remove it or choose another name")
+                write!(
+                    f,
+                    "a device named {name} exists, and this mesh did not make it: remove it or choose another name"
+                )
             }
             Self::PortTaken { device } => {
                 write!(
