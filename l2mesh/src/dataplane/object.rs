@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use aya::{
     Ebpf, EbpfLoader,
+    maps::MapInfo,
     programs::{ProgramError, SchedClassifier, Xdp},
 };
 
@@ -53,6 +54,13 @@ impl Object {
         loader.map_max_entries("FDB", fdb_size);
         for map in MAPS {
             loader.map_pin_path(map, pins.pin(map));
+        }
+        let fdb = pins.pin("FDB");
+        if fdb.exists() {
+            let size = MapInfo::from_pin(&fdb).with_context(|| format!("cannot open {}", fdb.display()))?.max_entries();
+            if size != fdb_size {
+                log::warn!("the table of MAC addresses keeps its {size} entries until `l2mesh detach`, not {fdb_size}");
+            }
         }
         let ebpf = loader.load(OBJECT).context("the kernel refused the maps")?;
         Ok(Self { ebpf })
@@ -110,7 +118,8 @@ impl std::fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-fn remove_file_if_there(path: &std::path::Path) -> anyhow::Result<()> {
+/// Removes a pin.
+pub(super) fn remove_file_if_there(path: &std::path::Path) -> anyhow::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove the pin {}", path.display()))

@@ -182,6 +182,11 @@ impl PinDir {
         Ok(true)
     }
 
+    /// Removes `META`: what is left are the pins of no whole attach.
+    pub(crate) fn disown(&self) -> anyhow::Result<()> {
+        object::remove_file_if_there(&self.pin("META"))
+    }
+
     /// Removes every pin and the directory, and those above it that are empty then. Links go in the order in which
     /// nothing reaches the host by mistake: XDP before TC (with XDP and no TC, inner frames would enter the host's stack).
     pub(crate) fn remove(&self) -> anyhow::Result<()> {

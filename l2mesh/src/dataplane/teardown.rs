@@ -7,6 +7,8 @@ use crate::underlay::Netlink;
 /// returns what it removed and what it could not.
 pub(crate) async fn remove_all(netlink: &Netlink, interface: &str, pins: &PinDir) -> Removed {
     let mut removed = Removed::default();
+    // Who is killed from here on leaves half a mesh, not one that the next attach would adopt.
+    removed.note("", pins.disown().map(|()| false));
     // XDP first: with it and without TC, inner frames would enter the host's stack as the NIC's own.
     removed.note("XDP program", hooks::detach_xdp(pins));
     match netlink.links_with_alias(&View::alias_prefix(interface)).await {
