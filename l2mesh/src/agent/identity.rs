@@ -29,13 +29,14 @@ pub(super) struct Identity {
 /// Waits until the configuration can be matched with the interface: at boot, addresses, routes and the resolver may come later.
 pub(super) async fn identity(
     args: &AttachArgs,
+    file: Option<&Mesh>,
     netlink: &Netlink,
     link: &Link,
     watch: &mut Watch,
 ) -> anyhow::Result<Identity> {
     let mut told = String::new();
     loop {
-        match try_identity(args, netlink, link).await? {
+        match try_identity(args, file, netlink, link).await? {
             Ok(identity) => return Ok(identity),
             Err(reason) => {
                 if reason != told {
@@ -52,14 +53,19 @@ pub(super) async fn identity(
 }
 
 /// The outer error is final, the inner one may pass.
-async fn try_identity(args: &AttachArgs, netlink: &Netlink, link: &Link) -> anyhow::Result<Result<Identity, String>> {
+async fn try_identity(
+    args: &AttachArgs,
+    file: Option<&Mesh>,
+    netlink: &Netlink,
+    link: &Link,
+) -> anyhow::Result<Result<Identity, String>> {
     let addresses = netlink.addresses(link.index).await?;
     if addresses.is_empty() && args.local.is_none() {
         return Ok(Err(format!("{} has no address yet", link.name)));
     }
     let host = Host { node: args.node.as_deref(), local: args.local, interface: &link.name, addresses: &addresses };
-    let mut mesh = match &args.config {
-        Some(path) => Mesh::from_file(path)?,
+    let mut mesh = match file {
+        Some(mesh) => mesh.clone(),
         None => Mesh::from_flags(&args.mesh, &host)?,
     };
     let lookup = |name: &str| (name, 0).to_socket_addrs().map(|found| found.map(|address| address.ip()).collect());

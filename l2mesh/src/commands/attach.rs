@@ -3,8 +3,12 @@
 use std::{io::Write as _, path::Path};
 
 use crate::{
-    agent::{signals::Signals, start::start},
+    agent::{
+        signals::Signals,
+        start::{require_privileges, start},
+    },
     cli::AttachArgs,
+    config::Mesh,
 };
 
 /// Runs until SIGINT, SIGTERM or `l2mesh detach`.
@@ -12,8 +16,11 @@ use crate::{
 /// # Errors
 /// Nothing was attached, or not everything could be removed in the end.
 pub(crate) async fn run(args: &AttachArgs, pin_root: &Path) -> anyhow::Result<()> {
+    require_privileges("attach")?;
+    // Before the signals are ours: whoever waits for a pipe that nobody writes to wants to end it.
+    let file = args.config.as_deref().map(Mesh::from_file).transpose()?;
     let mut signals = Signals::watch()?;
-    let Some(agent) = start(args, pin_root, &mut signals).await? else { return Ok(()) };
+    let Some(agent) = start(args, file.as_ref(), pin_root, &mut signals).await? else { return Ok(()) };
     let mut stdout = std::io::stdout();
     // Nobody has to read it: the mesh is up all the same.
     if let Err(error) = writeln!(stdout, "{}", agent.up_line()).and_then(|()| stdout.flush()) {

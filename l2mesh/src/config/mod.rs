@@ -18,7 +18,15 @@ mod tests;
 mod text;
 mod validate;
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::File,
+    io::{self, Read as _},
+    net::IpAddr,
+    path::Path,
+    time::Duration,
+};
 
 use l2mesh_common::wire::{MacAddr, Vni};
 
@@ -32,6 +40,9 @@ use error::Source;
 
 /// Greatest number of peers in one network: a broadcast frame is copied to each.
 pub(crate) const MAX_PEERS: usize = 512;
+
+/// Greatest length of a file in octets: 500 nodes and 4000 networks have a tenth of it.
+const FILE_MAX: u64 = 16 << 20;
 
 /// Octets that the outer headers take from the underlay MTU: inner Ethernet 14, VXLAN 8, UDP 8, IPv4 20.
 pub(crate) const OVERHEAD_IPV4: u32 = 50;
@@ -231,6 +242,17 @@ pub(crate) struct Network {
     pub location: Location,
 }
 
+/// All of a file, which may be a pipe, but not endless.
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let length = File::open(path)?.take(FILE_MAX + 1).read_to_string(&mut text)?;
+    if u64::try_from(length).is_ok_and(|length| length <= FILE_MAX) {
+        Ok(text)
+    } else {
+        Err(io::Error::other("it has more than 16 MiB"))
+    }
+}
+
 /// DSCP of the outer header. The two ECN bits follow RFC 6040 always.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Tos {
@@ -247,7 +269,7 @@ impl Mesh {
     /// The file cannot be read, or any of the reasons of [`Mesh::from_toml`].
     pub(crate) fn from_file(path: &Path) -> Result<Self, ConfigErrors> {
         let name = path.display().to_string();
-        match std::fs::read_to_string(path) {
+        match read(path) {
             Ok(text) => Self::from_toml(&text, &name),
             Err(error) => {
                 let location = Location { place: name, line: None };

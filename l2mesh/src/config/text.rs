@@ -44,6 +44,8 @@ pub(crate) enum InvalidCidr {
     Prefix,
     /// No host can have this address.
     NotUnicast,
+    /// IPv4 in IPv6 form, which the kernel refuses.
+    Mapped,
 }
 
 impl fmt::Display for InvalidCidr {
@@ -52,6 +54,7 @@ impl fmt::Display for InvalidCidr {
             Self::Syntax => "not an address with its prefix length: write it as in 10.8.0.1/24",
             Self::Prefix => "the prefix length is at most 32 for IPv4 and 128 for IPv6",
             Self::NotUnicast => "no host can have this address: write a unicast address",
+            Self::Mapped => "it is an IPv4 address in IPv6 form: write it as in 10.8.0.1/24",
         })
     }
 }
@@ -71,6 +74,9 @@ impl FromStr for Cidr {
         let prefix = prefix.parse().ok().filter(|&prefix| prefix <= bits).ok_or(InvalidCidr::Prefix)?;
         if address.is_unspecified() || address.is_multicast() || address == Ipv4Addr::BROADCAST {
             return Err(InvalidCidr::NotUnicast);
+        }
+        if matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()) {
+            return Err(InvalidCidr::Mapped);
         }
         Ok(Self { address, prefix })
     }
