@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use l2mesh_tests::flow::Flow;
-use l2mesh_tests::{Agent, Host, Lab, Wiring, traffic, wait_for};
+use l2mesh_tests::{Agent, Host, Lab, Wiring, traffic, transfer, wait_for};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -112,6 +112,73 @@ fn adopted_with_another_peer() {
     let all = two.a.l2mesh(&["maps", "peers", "--json"]);
     let peer = &all["peers"][0];
     assert_eq!((&peer["next_hop"], &peer["received_frames"]), (&Value::Null, &0.into()), "{all}");
+}
+
+/// What an earlier attach called the interface does not count.
+#[test]
+fn adopted_with_another_name() {
+    let two = Two::new("another name");
+    let _b = two.attach(&two.b, &[]);
+    let before = two.a.state();
+    two.attach(&two.a, &["--persist"]).stop();
+    let agent = two.attach(&two.a, &["--overlay", "lan0"]);
+    two.a.run("ip link show dev lan0");
+    two.assert_works();
+    agent.stop();
+    two.a.assert_state(&before);
+}
+
+/// A configuration that cannot be had leaves what was there, and nothing more.
+#[test]
+fn adoption_that_fails() {
+    let two = Two::new("fails");
+    let (a, b) = (two.a.address(), two.b.address());
+    let file = two.lab.directory().join("mesh.toml");
+    let text = format!(
+        "node = [{{ name = \"a\", address = \"{a}\" }}, {{ name = \"b\", address = \"{b}\" }}]\n\
+         network = [{{ name = \"x\", vni = 17 }}, {{ name = \"y\", vni = 18, interface = \"eth0\" }}]\n"
+    );
+    std::fs::write(&file, text).expect("a file in the lab's directory");
+    two.attach(&two.a, &["--persist"]).stop();
+    let before = two.a.state();
+    two.a.l2mesh_refuses(&["attach", "--iface", "eth0", "--config", &file.display().to_string()]);
+    two.a.assert_state(&before);
+    let _detached = two.a.try_l2mesh(&["detach", "--iface", "eth0"]);
+}
+
+#[test]
+fn detach_by_an_alternative_name() {
+    let two = Two::new("alternative name");
+    two.a.run("ip link property add dev eth0 altname underlay");
+    let before = two.a.state();
+    let peer = two.b.address().to_string();
+    two.a.attach_on("underlay", &["--vni", "16", "--peer", &peer]).kill();
+    let output = two.a.try_l2mesh(&["detach", "--iface", "underlay"]);
+    assert!(output.stdout.contains("removed l2m10"), "{output:?}");
+    two.a.assert_state(&before);
+}
+
+/// Bulk TCP in mode tc needs the helper device.
+#[test]
+fn helper_device_removed_or_switched_off() {
+    let two = Two::new("helper");
+    let _agents = [two.attach(&two.a, &["--mode", "tc"]), two.attach(&two.b, &["--mode", "tc"])];
+    let helper = || {
+        let links = two.b.links();
+        let name = links.iter().find_map(|link| link["ifname"].as_str().filter(|name| name.starts_with("l2mk")));
+        name.map(|name| {
+            (name.to_owned(), links.iter().any(|link| link["ifname"] == name && link["operstate"] != "DOWN"))
+        })
+    };
+    let (name, _) = helper().expect("a helper device");
+    for command in ["delete", "set down dev"] {
+        two.b.run(&format!("ip link {command} {name}"));
+        wait_for("the helper device is back", LIMIT, || match helper() {
+            Some((_, true)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        transfer::tcp(&two.a, &two.b, [10, 8, 0, 2], 4 << 20);
+    }
 }
 
 /// What the programs are told lies in the pinned tables, and what replaces them replaces them at once.

@@ -11,7 +11,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use nix::unistd::geteuid;
+use nix::{
+    sys::socket::{getsockopt, sockopt::PeerCredentials},
+    unistd::geteuid,
+};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
@@ -118,10 +121,7 @@ async fn stream_text(stream: &mut UnixStream, text: &str) -> io::Result<()> {
 /// Process id of the agent of an interface, if one lives.
 pub(crate) fn live_agent(ifindex: u32) -> anyhow::Result<Option<i32>> {
     match StdStream::connect_addr(&address(ifindex)?) {
-        Ok(stream) => {
-            let credentials = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials)?;
-            Ok(Some(credentials.pid()))
-        }
+        Ok(stream) => Ok(Some(getsockopt(&stream, PeerCredentials)?.pid())),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(None),
         Err(error) => Err(error).context("cannot ask for the agent"),
     }
@@ -135,6 +135,12 @@ pub(crate) async fn ask_to_stop(ifindex: u32) -> anyhow::Result<Option<Vec<Strin
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
         Err(error) => return Err(error).context("cannot reach the agent"),
     };
+    // Anybody can take an abstract name: what others answer is not believed.
+    let holder = getsockopt(&stream, PeerCredentials)?;
+    if holder.uid() != 0 && holder.uid() != geteuid().as_raw() {
+        log::warn!("process {} of user {} holds the agent's socket and is no agent", holder.pid(), holder.uid());
+        return Ok(None);
+    }
     stream.set_nonblocking(true)?;
     let mut stream = UnixStream::from_std(stream)?;
     let mut answer = String::new();

@@ -28,7 +28,7 @@ use self::signals::Signals;
 use crate::{
     dataplane::{devices::Devices, hooks, object::Object, pins::PinDir, tables::Tables, teardown, view::View},
     underlay::{
-        Netlink,
+        self, Netlink,
         watch::{Change, Watch},
     },
 };
@@ -41,6 +41,8 @@ const OVERLAY_CHECK: Duration = Duration::from_millis(500);
 const NEWS: Duration = Duration::from_secs(1);
 /// How often next hops are asked for a sign of life: what a BPF program sends keeps no neighbour entry fresh.
 const REFRESH: Duration = Duration::from_secs(10);
+/// How long faults are not told after one was.
+const FAULT_PAUSE: Duration = Duration::from_secs(10);
 /// How often the host's firewall is tested.
 const FIREWALL_CHECK: Duration = Duration::from_mins(1);
 
@@ -83,6 +85,8 @@ pub(crate) struct Agent {
     pub(crate) is_up: bool,
     /// Networks whose devices somebody removed, by VNI.
     pub(crate) broken: BTreeSet<u32>,
+    /// When the last passing fault was told.
+    pub(crate) told_fault: Option<Instant>,
 }
 
 /// Why the agent ends.
@@ -142,23 +146,57 @@ impl Agent {
                 }
                 () = sleep_until(settled.unwrap_or_else(Instant::now)), if settled.is_some() => {
                     settled = None;
-                    self.look_at_overlays().await?;
-                    self.look_at_own_address().await?;
-                    self.look_up_next_hops().await?;
+                    let done = self.follow_changes().await;
+                    self.endure(done)?;
                 }
-                _ = overlay.tick() => self.look_at_overlays().await?,
+                _ = overlay.tick() => {
+                    let done = self.look_at_overlays().await;
+                    self.endure(done)?;
+                }
                 _ = news.tick() => {
                     self.tell_events();
-                    self.check_metadata()?;
+                    let done = self.check_metadata();
+                    self.endure(done)?;
                 }
                 _ = refresh.tick() => {
-                    self.refresh_neighbours().await?;
-                    self.look_up_next_hops().await?;
+                    let done = self.refresh().await;
+                    self.endure(done)?;
                 }
-                _ = firewall.tick() => self.test_firewall().await?,
-                _ = ageing.tick() => self.age()?,
+                _ = firewall.tick() => {
+                    let done = self.test_firewall().await;
+                    self.endure(done)?;
+                }
+                _ = ageing.tick() => {
+                    let done = self.age();
+                    self.endure(done)?;
+                }
             }
         }
+    }
+
+    async fn follow_changes(&mut self) -> anyhow::Result<()> {
+        self.look_at_overlays().await?;
+        self.look_at_own_address().await?;
+        self.look_up_next_hops().await
+    }
+
+    async fn refresh(&mut self) -> anyhow::Result<()> {
+        self.refresh_neighbours().await?;
+        self.look_up_next_hops().await
+    }
+
+    /// What failed once is tried again at the next turn: devices that come and go faster than they can be listed must
+    /// not cost the agent its life. Without its netlink socket it has none.
+    fn endure(&mut self, outcome: anyhow::Result<()>) -> anyhow::Result<()> {
+        let Err(error) = outcome else { return Ok(()) };
+        if let Some(underlay::Error::Disconnected { .. }) = error.downcast_ref() {
+            return Err(error);
+        }
+        if self.told_fault.is_none_or(|told| told.elapsed() > FAULT_PAUSE) {
+            self.told_fault = Some(Instant::now());
+            log::warn!("trying again: {error:#}");
+        }
+        Ok(())
     }
 
     /// True if a change may touch the next hops or our devices.

@@ -5,12 +5,13 @@ use std::{collections::BTreeSet, fmt};
 
 use anyhow::Context as _;
 use aya::programs::TcAttachType;
-use l2mesh_common::tables::{Label, LabelKey, Port};
+use l2mesh_common::tables::{Fact, Label, LabelKey, Port};
 
 use super::Agent;
 use crate::{
     dataplane::{
-        fill::network_value,
+        devices::{self, Known},
+        fill::{self, network_value},
         hooks::{self, Hook},
         object::Tc,
         pins::netns_cookie,
@@ -23,6 +24,7 @@ impl Agent {
     /// Looks at every overlay interface and writes what changed.
     pub(crate) async fn look_at_overlays(&mut self) -> anyhow::Result<()> {
         let links = self.netlink.links_with_alias(&View::alias_prefix(&self.view.interface)).await?;
+        self.look_at_helper(&links).await?;
         let sniffed = captured()?;
         let clsact = self.netlink.links_with_clsact().await?;
         let cookie = netns_cookie()?;
@@ -44,6 +46,13 @@ impl Agent {
                 }
                 continue;
             }
+            if links.iter().any(|link| link.index == hidden && !link.up) {
+                log::warn!(
+                    "the other end of {} was switched off: switched on again",
+                    self.view.networks[place].interface
+                );
+                self.netlink.set_up(hidden).await?;
+            }
             let master = self.devices.networks[place].overlay.as_ref().and_then(|link| link.master);
             let under_bridge = match master {
                 Some(index) => self
@@ -60,6 +69,24 @@ impl Agent {
             self.decide(place, &transmit, cookie)?;
         }
         Ok(())
+    }
+
+    /// Makes the helper device anew if somebody removed it or switched it off: bulk TCP in mode tc would hang.
+    async fn look_at_helper(&mut self, links: &[Link]) -> anyhow::Result<()> {
+        let found = links.iter().find(|link| link.alias.as_deref() == Some(&*self.view.helper_alias()));
+        if found.is_some_and(|link| link.up) {
+            return Ok(());
+        }
+        let known = Known::default();
+        let (helper, port) =
+            devices::ensure_helper(&self.netlink, &self.view, self.devices.is_private, found.cloned(), &known).await?;
+        log::warn!("{}: somebody removed it or switched it off: made anew", helper.name);
+        let hook = Hook { interface: &helper.name, program: Tc::Helper, side: TcAttachType::Ingress, vni: None };
+        hooks::attach_tc(&mut self.object, &self.pins, hook)?;
+        (self.devices.helper, self.devices.helper_port) = (helper, port);
+        self.tables.set_fact(Fact::UdpPort, &self.devices.port_text(self.view.port))?;
+        let addresses = self.netlink.addresses(self.view.ifindex).await?;
+        fill::write_settings(&mut self.tables, &self.view, &self.devices, &addresses)
     }
 
     /// The overlay interface came, went or changed.

@@ -1,7 +1,10 @@
 //! Does the host's firewall let the mesh port in? What the programs hand to the kernel's receive path goes through its
 //! INPUT chains: a firewall that drops the port lets pings pass and hangs bulk TCP (design.md 3).
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use aya::programs::{TestRun as _, TestRunOptions};
@@ -68,17 +71,17 @@ impl Agent {
         Ok(())
     }
 
-    /// A frame from a peer to us: from ourselves, the kernel would drop it as martian.
+    /// A frame from a peer to us: from ourselves, the kernel would drop it as martian. None where it would be dropped for
+    /// reasons that are not the firewall's: the interface is down, our address is gone, or no peer is behind the interface
+    /// (`rp_filter`).
     async fn test_frame(&self) -> anyhow::Result<Option<Vec<u8>>> {
-        let Some(peer) = self.view.peers.iter().find_map(|peer| match peer.address {
-            std::net::IpAddr::V4(address) => Some(address),
-            std::net::IpAddr::V6(_) => None,
-        }) else {
+        let link = self.netlink.link_by_index(self.view.ifindex).await?.filter(|link| link.up);
+        let Some(mac) = link.and_then(|link| link.mac) else { return Ok(None) };
+        let local = IpAddr::V4(self.view.local);
+        if !self.netlink.route_to(local, None).await?.is_some_and(|route| route.local) {
             return Ok(None);
-        };
-        let Some(mac) = self.netlink.link_by_index(self.view.ifindex).await?.and_then(|link| link.mac) else {
-            return Ok(None);
-        };
+        }
+        let Some(peer) = self.peer_behind_interface(local).await? else { return Ok(None) };
         let Some(vni) = self.view.networks.first().and_then(|network| Vni::new(network.vni).ok()) else {
             return Ok(None);
         };
@@ -92,5 +95,18 @@ impl Agent {
         let mut frame = bytemuck::bytes_of(&headers).to_vec();
         frame.resize(OuterV4::LEN + FRAME, 0);
         Ok(Some(frame))
+    }
+
+    async fn peer_behind_interface(&self, local: IpAddr) -> anyhow::Result<Option<Ipv4Addr>> {
+        for peer in &self.view.peers {
+            if let IpAddr::V4(address) = peer.address
+                && let Some(route) = self.netlink.route_to(peer.address, Some(local)).await?
+                && route.oif == self.view.ifindex
+                && !route.local
+            {
+                return Ok(Some(address));
+            }
+        }
+        Ok(None)
     }
 }

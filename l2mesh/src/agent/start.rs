@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     cli::{AttachArgs, Mode},
-    config::{Severity, TxHook},
+    config::{Mesh, Severity, TxHook},
     dataplane::{
         devices::{self, Devices, Known},
         fill::fill,
@@ -40,13 +40,17 @@ const FIRST_ANSWERS: Duration = Duration::from_secs(2);
 /// Drivers whose XDP programs cannot pass metadata on (`xdp_prepare_buff(.., false)`; dataplane.md 5).
 const WITHOUT_METADATA: [&str; 7] = ["ena", "gve", "gvnic", "hv_netvsc", "mana", "vmxnet3", "xen-netfront"];
 
-/// Joins the mesh. Returns when it is up, or without an agent if it was told to stop while it waited for the network. On
+/// Joins the mesh, that of `file` or of the flags. Returns when it is up, or without an agent if it was told to stop while it waited for the network. On
 /// failure nothing is left behind.
 ///
 /// # Errors
 /// One sentence that says what is wrong, where, and what to do.
-pub(crate) async fn start(args: &AttachArgs, pin_root: &Path, signals: &mut Signals) -> anyhow::Result<Option<Agent>> {
-    require_privileges("attach")?;
+pub(crate) async fn start(
+    args: &AttachArgs,
+    file: Option<&Mesh>,
+    pin_root: &Path,
+    signals: &mut Signals,
+) -> anyhow::Result<Option<Agent>> {
     ensure!(args.mode != Mode::Kernel, "--mode kernel is not in this version: use auto, xdp or tc");
     let netlink = Netlink::open()?;
     let link = underlay_interface(&netlink, &args.iface).await?;
@@ -57,7 +61,7 @@ pub(crate) async fn start(args: &AttachArgs, pin_root: &Path, signals: &mut Sign
     let mut control = Control::claim(&link.name, link.index)?;
     let mut watch = Watch::open()?;
     let identity = tokio::select! {
-        identity = identity(args, &netlink, &link, &mut watch) => identity?,
+        identity = identity(args, file, &netlink, &link, &mut watch) => identity?,
         () = signals.next() => return Ok(None),
         request = control.next() => {
             request?.answer(&Ok(Vec::new())).await;
@@ -111,6 +115,7 @@ pub(crate) async fn start(args: &AttachArgs, pin_root: &Path, signals: &mut Sign
         unreachable: BTreeMap::new(),
         is_up: false,
         broken: BTreeSet::new(),
+        told_fault: None,
     };
     match agent.finish(adopts).await {
         Ok(()) => Ok(Some(agent)),
@@ -193,15 +198,7 @@ async fn build(
     let mut object = Object::load(pins, underlay.fdb_size)?;
     let mut tables = Tables::open(pins)?;
     fill(&mut tables, &view, &devices, &identity.addresses)?;
-    let (port, own) = (view.port, devices.helper_port);
-    let port = if own == port {
-        format!("{port} is ours")
-    } else if underlay.private_port {
-        format!("{port} is left to others (private-port), {own} is ours")
-    } else {
-        format!("{port} belongs to another vxlan device, {own} is ours")
-    };
-    tables.set_fact(Fact::UdpPort, &port)?;
+    tables.set_fact(Fact::UdpPort, &devices.port_text(view.port))?;
     let mode = attach_programs(args.mode, &mut object, pins, &view, &devices, netlink).await?;
     tables.set_fact(Fact::Mode, &mode.to_string())?;
     // Last: from here on the pins are those of a whole attach.

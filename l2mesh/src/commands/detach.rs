@@ -37,6 +37,8 @@ pub(crate) async fn run(args: &DetachArgs, pin_root: &Path) -> anyhow::Result<()
 async fn detach(interface: &str, pin_root: &Path) -> anyhow::Result<Vec<String>> {
     let netlink = Netlink::open()?;
     let link = netlink.link_by_name(interface).await?;
+    // As attach calls it, where an alternative name was given.
+    let interface = link.as_ref().map_or(interface, |link| &link.name);
     // The agent may have been killed; the interface may be gone, or have come back with another index.
     let mut agents: BTreeSet<u32> = link.iter().map(|link| link.index).collect();
     let mut pins: Vec<PinDir> = Vec::new();
@@ -56,7 +58,7 @@ async fn detach(interface: &str, pin_root: &Path) -> anyhow::Result<Vec<String>>
         removed.extend(control::ask_to_stop(ifindex).await?.unwrap_or_default());
     }
     if pins.is_empty()
-        && let Some(link) = link
+        && let Some(link) = &link
     {
         pins.push(PinDir::of(pin_root, &Owner::new(interface, link.index)?)?);
     }

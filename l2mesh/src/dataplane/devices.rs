@@ -30,8 +30,24 @@ pub(crate) struct Devices {
     pub(crate) helper: Link,
     /// The UDP port that the helper device holds.
     pub(crate) helper_port: u16,
+    /// The mesh port was left to others on purpose.
+    pub(crate) is_private: bool,
     /// In the order of [`View::networks`].
     pub(crate) networks: Vec<Pair>,
+}
+
+impl Devices {
+    /// Who holds the mesh port, for people.
+    pub(crate) fn port_text(&self, port: u16) -> String {
+        let own = self.helper_port;
+        if own == port {
+            format!("{port} is ours")
+        } else if self.is_private {
+            format!("{port} is left to others (private-port), {own} is ours")
+        } else {
+            format!("{port} belongs to another vxlan device, {own} is ours")
+        }
+    }
 }
 
 /// A network's two devices.
@@ -66,6 +82,30 @@ pub(crate) async fn ensure(
     known: &Known,
 ) -> anyhow::Result<Devices> {
     let links = netlink.links_with_alias(&View::alias_prefix(&view.interface)).await?;
+    let mut made = Vec::new();
+    match ensure_networks(netlink, view, known, &links, &mut made).await {
+        Ok(networks) => {
+            let (helper, helper_port) = ensure_rest(netlink, view, wants_private_port, links, known, &networks).await?;
+            Ok(Devices { helper, helper_port, is_private: wants_private_port, networks })
+        }
+        Err(error) => {
+            // The mesh that was there before goes on without what was to be added.
+            for hidden in made {
+                netlink.delete(hidden).await?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// A pair for every network; those that were not there before are noted in `made`.
+async fn ensure_networks(
+    netlink: &Netlink,
+    view: &View,
+    known: &Known,
+    links: &[Link],
+    made: &mut Vec<u32>,
+) -> anyhow::Result<Vec<Pair>> {
     let mut networks = Vec::new();
     for network in &view.networks {
         let alias = view.alias(network.vni);
@@ -74,7 +114,7 @@ pub(crate) async fn ensure(
             .pairs
             .iter()
             .find(|(vni, hidden, _)| *vni == network.vni && ends.iter().any(|end| end.index == *hidden));
-        let pair = if let Some(&(vni, hidden, mac)) = before {
+        let mut pair = if let Some(&(vni, hidden, mac)) = before {
             let overlay = ends.into_iter().find(|end| end.index != hidden).cloned();
             let mac = overlay.as_ref().and_then(|link| link.mac).unwrap_or(mac);
             Pair { vni, hidden, overlay, mac }
@@ -82,13 +122,27 @@ pub(crate) async fn ensure(
             for end in ends {
                 netlink.delete(end.index).await?;
             }
-            make(netlink, view, network).await?
+            let pair = make(netlink, view, network).await?;
+            made.push(pair.hidden);
+            pair
         };
-        if let Some(overlay) = &pair.overlay {
+        if let Some(overlay) = &mut pair.overlay {
             dress(netlink, network, overlay).await?;
         }
         networks.push(pair);
     }
+    Ok(networks)
+}
+
+/// Removes what the configuration no longer has; then the helper device.
+async fn ensure_rest(
+    netlink: &Netlink,
+    view: &View,
+    wants_private_port: bool,
+    links: Vec<Link>,
+    known: &Known,
+    networks: &[Pair],
+) -> anyhow::Result<(Link, u16)> {
     for link in &links {
         let is_wanted = |network: &NetworkView| link.alias.as_deref() == Some(&*view.alias(network.vni));
         let is_ours = [view.helper_alias(), view.headroom_alias()].iter().any(|it| link.alias.as_ref() == Some(it));
@@ -99,10 +153,10 @@ pub(crate) async fn ensure(
     let bridge = links.iter().find(|link| link.alias.as_deref() == Some(&*view.headroom_alias())).cloned();
     let helper = links.into_iter().find(|link| link.alias.as_deref() == Some(&*view.helper_alias()));
     let (helper, helper_port) = ensure_helper(netlink, view, wants_private_port, helper, known).await?;
-    if let Err(error) = ensure_headroom(netlink, view, bridge, &helper, &networks).await {
+    if let Err(error) = ensure_headroom(netlink, view, bridge, &helper, networks).await {
         log::info!("small frames are copied once to make room for the outer header: {error}");
     }
-    Ok(Devices { helper, helper_port, networks })
+    Ok((helper, helper_port))
 }
 
 async fn make(netlink: &Netlink, view: &View, network: &NetworkView) -> anyhow::Result<Pair> {
@@ -127,10 +181,15 @@ async fn make(netlink: &Netlink, view: &View, network: &NetworkView) -> anyhow::
     })
 }
 
-/// MTU and addresses as configured.
-async fn dress(netlink: &Netlink, network: &NetworkView, overlay: &Link) -> anyhow::Result<()> {
+/// Name, MTU and addresses as configured.
+async fn dress(netlink: &Netlink, network: &NetworkView, overlay: &mut Link) -> anyhow::Result<()> {
+    if overlay.name != network.interface {
+        netlink.rename(overlay.index, &network.interface).await?;
+        overlay.name.clone_from(&network.interface);
+    }
     if overlay.mtu != network.mtu {
         netlink.set_mtu(overlay.index, network.mtu).await?;
+        overlay.mtu = network.mtu;
     }
     for address in &network.addresses {
         netlink.add_address(overlay.index, address.address, address.prefix).await?;
@@ -138,7 +197,8 @@ async fn dress(netlink: &Netlink, network: &NetworkView, overlay: &Link) -> anyh
     Ok(())
 }
 
-async fn ensure_helper(
+/// The helper device: the one that was found if it is right, else a new one.
+pub(crate) async fn ensure_helper(
     netlink: &Netlink,
     view: &View,
     wants_private_port: bool,

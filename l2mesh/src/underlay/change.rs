@@ -51,6 +51,19 @@ impl Netlink {
         self.told(result, "put under a bridge", index).await
     }
 
+    /// Changes the name, also while the device is up (Linux 6.2).
+    ///
+    /// # Errors
+    /// [`Error::NameTaken`], or the kernel refuses.
+    pub(crate) async fn rename(&self, index: u32, name: &str) -> Result<(), Error> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.into()));
+        match self.set(index, message).await? {
+            Err(Errno::EEXIST) => Err(Error::NameTaken { name: name.into() }),
+            result => self.told(result, &format!("give the name {name} to"), index).await,
+        }
+    }
+
     /// Gives a device an address; the device having it already is success.
     ///
     /// # Errors

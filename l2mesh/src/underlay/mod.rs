@@ -30,7 +30,7 @@ use rtnetlink::{
 pub(crate) use self::{error::Error, links::Link};
 
 /// How often a dump is repeated that the kernel marks as torn by a change.
-const DUMP_TRIES: usize = 5;
+const DUMP_TRIES: usize = 20;
 
 /// Requests to the kernel. Clones share one socket, which closes with the last of them.
 #[derive(Clone, Debug)]

@@ -110,7 +110,8 @@ pub(crate) async fn next_hop(
     let ip = route.gateway.unwrap_or(peer);
     let Some(neighbour) = netlink.neighbour(oif, ip).await? else {
         return match netlink.solicit(oif, ip).await {
-            Ok(()) => Ok(Err(NoNextHop::Unresolved { oif, ip })),
+            // Refused: its table of neighbours is full, or the device went down meanwhile.
+            Ok(()) | Err(Error::Refused { .. }) => Ok(Err(NoNextHop::Unresolved { oif, ip })),
             Err(Error::NoSuchDevice { .. }) => Ok(Err(NoNextHop::Down { oif })),
             Err(error) => Err(error),
         };
