@@ -59,7 +59,7 @@ fn port_held_by_a_plain_vxlan() {
             transfer::tcp(&b, &a, [10, network, 0, 1], 4 << 20);
         }
         let port = status(&a, "udp_port");
-        assert_eq!(port, "4789 belongs to somebody else, 4790 is ours");
+        assert_eq!(port, "4789 belongs to another vxlan device, 4790 is ours");
         lab.assert_no_xdp_errors(&[a.clone(), b]);
         agents.into_iter().for_each(Agent::stop);
         a.assert_state(&before);
@@ -80,7 +80,7 @@ fn plain_vxlan_after_us() {
     agent.stop();
 
     let _agents = [attach(&a, &b, &["--private-port"]), attach(&b, &a, &[])];
-    assert_eq!(status(&a, "udp_port"), "4789 belongs to somebody else, 4790 is ours");
+    assert_eq!(status(&a, "udp_port"), "4789 is left to others (private-port), 4790 is ours");
     plain_vxlan(&a, &b);
     for network in [7, 8] {
         assert_eq!(traffic::ping(&a, [10, network, 0, 2], 3).lost(), 0, "{network}");
@@ -253,9 +253,9 @@ fn firewall_that_drops_the_port() {
     let before = a.state();
     // As asked for, though bulk TCP will hang.
     let mut agent = attach(&a, &b, &["--mode", "tc"]);
-    let line = agent.process().wait_log_line("drops UDP port 4789", LIMIT);
+    let line = agent.process().wait_log_line("drops UDP port 4789 (tested every minute)", LIMIT);
     assert!(line.contains("iptables -I INPUT -p udp --dport 4789 -j ACCEPT") && line.contains("nft "), "{line}");
-    assert_eq!(status(&a, "firewall"), "drops UDP port 4789");
+    assert_eq!(status(&a, "firewall"), "drops UDP port 4789 (tested every minute)");
     assert!(a.l2mesh_text(&["status"]).contains("firewall  drops UDP port 4789"));
     assert!(agent.up_line().contains("mode tc (as asked for)"), "{}", agent.up_line());
     assert_works(&a);
@@ -264,7 +264,7 @@ fn firewall_that_drops_the_port() {
 
     let agent = attach(&a, &b, &["--mode", "auto"]);
     assert!(agent.up_line().contains("mode xdp (the host's firewall drops the mesh port"), "{}", agent.up_line());
-    assert_eq!(status(&a, "firewall"), "drops UDP port 4789");
+    assert_eq!(status(&a, "firewall"), "drops UDP port 4789 (tested every minute)");
     assert!(status(&a, "mode").starts_with("xdp "));
     transfer::tcp(&b, &a, [10, 8, 0, 1], 4 << 20);
     agent.stop();

@@ -81,6 +81,7 @@ impl Agent {
         let (helper, port) =
             devices::ensure_helper(&self.netlink, &self.view, self.devices.is_private, found.cloned(), &known).await?;
         log::warn!("{}: somebody removed it or switched it off: made anew", helper.name);
+        devices::make_headroom(&self.netlink, &self.view, &helper, &self.devices.networks).await;
         let hook = Hook { interface: &helper.name, program: Tc::Helper, side: TcAttachType::Ingress, vni: None };
         hooks::attach_tc(&mut self.object, &self.pins, hook)?;
         (self.devices.helper, self.devices.helper_port) = (helper, port);

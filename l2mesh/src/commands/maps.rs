@@ -342,7 +342,11 @@ impl std::fmt::Display for Maps {
 /// Networks for people.
 pub(crate) fn networks_table(rows: &[NetworkRow]) -> String {
     let cells = rows.iter().map(|it| {
-        let interface = if it.interface.is_empty() { "(not here)".into() } else { it.interface.clone() };
+        let interface = match &*it.interface {
+            "" if it.transmit.starts_with("down") => "(gone)".to_owned(),
+            "" => "(in another namespace)".to_owned(),
+            name => name.to_owned(),
+        };
         vec![
             it.name.clone(),
             vni_text(it.vni),

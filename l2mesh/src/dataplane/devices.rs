@@ -150,12 +150,9 @@ async fn ensure_rest(
             netlink.delete(link.index).await?;
         }
     }
-    let bridge = links.iter().find(|link| link.alias.as_deref() == Some(&*view.headroom_alias())).cloned();
     let helper = links.into_iter().find(|link| link.alias.as_deref() == Some(&*view.helper_alias()));
     let (helper, helper_port) = ensure_helper(netlink, view, wants_private_port, helper, known).await?;
-    if let Err(error) = ensure_headroom(netlink, view, bridge, &helper, networks).await {
-        log::info!("small frames are copied once to make room for the outer header: {error}");
-    }
+    make_headroom(netlink, view, &helper, networks).await;
     Ok((helper, helper_port))
 }
 
@@ -236,19 +233,27 @@ pub(crate) async fn ensure_helper(
     bail!("no free UDP port from {first} to {}: choose another with --port", first.saturating_add(PORTS_TRIED))
 }
 
+/// [`ensure_headroom`], without which everything works too, a little slower.
+pub(crate) async fn make_headroom(netlink: &Netlink, view: &View, helper: &Link, networks: &[Pair]) {
+    if let Err(error) = ensure_headroom(netlink, view, helper, networks).await {
+        log::info!("small frames are copied once to make room for the outer header: {error}");
+    }
+}
+
 /// Small frames that this host sends come with 16 octets of room, and `bpf_skb_adjust_room` then copies each. A bridge asks
 /// its ports to give as much room as any of them needs (`br_add_if`, `veth_set_rx_headroom`), and vxlan devices need what an
 /// outer header takes: so the hidden ends and the helper become ports of one that is never up.
 async fn ensure_headroom(
     netlink: &Netlink,
     view: &View,
-    bridge: Option<Link>,
     helper: &Link,
     networks: &[Pair],
 ) -> Result<(), underlay::Error> {
-    let bridge = match bridge {
+    let alias = view.headroom_alias();
+    let found = netlink.links_with_alias(&alias).await?.into_iter().next();
+    let bridge = match found {
         Some(bridge) => bridge,
-        None => netlink.create_bridge(&format!("l2mk{}h", view.ifindex), &view.headroom_alias()).await?,
+        None => netlink.create_bridge(&format!("l2mh{}", view.ifindex), &alias).await?,
     };
     for port in iter::once(helper.index).chain(networks.iter().map(|pair| pair.hidden)) {
         netlink.set_master(port, bridge.index).await?;
