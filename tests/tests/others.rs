@@ -253,7 +253,7 @@ fn firewall_that_drops_the_port() {
     let before = a.state();
     // As asked for, though bulk TCP will hang.
     let mut agent = attach(&a, &b, &["--mode", "tc"]);
-    let line = agent.process().wait_log_line("drops UDP port 4789 (tested every minute)", LIMIT);
+    let line = agent.process().wait_log_line("drops UDP port 4789", LIMIT);
     assert!(line.contains("iptables -I INPUT -p udp --dport 4789 -j ACCEPT") && line.contains("nft "), "{line}");
     assert_eq!(status(&a, "firewall"), "drops UDP port 4789 (tested every minute)");
     assert!(a.l2mesh_text(&["status"]).contains("firewall  drops UDP port 4789"));

@@ -19,7 +19,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
     sync::mpsc,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 /// What `l2mesh detach` says.
@@ -157,6 +157,19 @@ pub(crate) async fn ask_to_stop(ifindex: u32) -> anyhow::Result<Option<Vec<Strin
         }
         Err(_) => Ok(None),
     }
+}
+
+/// Keeps attaches of an interface away while a detach is at work. `None` if somebody else is the agent, and stays it for a
+/// moment: one that was asked to stop may take that long to end.
+pub(crate) async fn hold(ifindex: u32) -> anyhow::Result<Option<StdListener>> {
+    for _ in 0..20 {
+        match StdListener::bind_addr(&address(ifindex)?) {
+            Ok(listener) => return Ok(Some(listener)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => sleep(Duration::from_millis(10)).await,
+            Err(error) => return Err(error).context("cannot make the agent's socket"),
+        }
+    }
+    Ok(None)
 }
 
 fn address(ifindex: u32) -> anyhow::Result<SocketAddr> {

@@ -53,9 +53,16 @@ async fn detach(interface: &str, pin_root: &Path) -> anyhow::Result<Vec<String>>
             _ => {}
         }
     }
-    let mut removed = Vec::new();
+    let (mut removed, mut held) = (Vec::new(), Vec::new());
     for ifindex in agents {
-        removed.extend(control::ask_to_stop(ifindex).await?.unwrap_or_default());
+        match (control::ask_to_stop(ifindex).await?, control::hold(ifindex).await?) {
+            // All is gone, and an attach has begun since: what there is now is its.
+            (Some(answer), None) => return Ok(answer),
+            (answer, holding) => {
+                removed.extend(answer.unwrap_or_default());
+                held.extend(holding);
+            }
+        }
     }
     if pins.is_empty()
         && let Some(link) = &link
@@ -65,6 +72,7 @@ async fn detach(interface: &str, pin_root: &Path) -> anyhow::Result<Vec<String>>
     for found in pins {
         removed.extend(teardown::remove_all(&netlink, interface, &found).await.result()?);
     }
+    drop(held);
     Ok(removed)
 }
 
