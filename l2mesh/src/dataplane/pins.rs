@@ -200,9 +200,15 @@ impl PinDir {
                 hooks::unpin(&pin)?;
                 continue;
             }
-            fs::remove_file(&pin).with_context(|| format!("cannot remove the pin {}", pin.display()))?;
+            object::remove_file_if_there(&pin)?;
         }
-        fs::remove_dir(&self.path).with_context(|| format!("cannot remove {}", self.path.display()))?;
+        // A slow agent and the detach that lost patience with it may both be here.
+        match fs::remove_dir(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", self.path.display()));
+            }
+            _ => {}
+        }
         // The namespace's directory, and our own root; a root that somebody named is theirs.
         for above in self.path.ancestors().skip(1).take(2) {
             let is_theirs = self.path.ancestors().nth(2) == Some(above) && above != Path::new(OWN_ROOT);
