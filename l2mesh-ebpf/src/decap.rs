@@ -73,7 +73,7 @@ pub(crate) fn underlay_tc(skb: &mut Skb) -> Result<Action, Verdict> {
 #[inline(always)]
 pub(crate) fn helper_tc(skb: &mut Skb) -> Result<Action, Verdict> {
     let inner = *skb.header::<EthernetHeader>(0).ok_or(Verdict::Truncated)?;
-    if inner.ether_type() == EtherType::SELF_TEST {
+    if inner.is_self_test() {
         return Err(Verdict::SelfTest);
     }
     let (id, source) = skb.tunnel().ok_or(Verdict::UnknownSource)?;
@@ -114,8 +114,8 @@ fn is_for_helper(skb: &Skb, inner: &EthernetHeader) -> bool {
         || match inner.ether_type() {
             EtherType::IPV4 => is_tcp(IPV4_PROTOCOL),
             EtherType::IPV6 => is_tcp(IPV6_NEXT_HEADER),
-            EtherType::VLAN | EtherType::QINQ | EtherType::SELF_TEST => true,
-            _ => false,
+            EtherType::VLAN | EtherType::QINQ => true,
+            _ => inner.is_self_test(),
         }
 }
 

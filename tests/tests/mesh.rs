@@ -71,6 +71,7 @@ fn one_segment(lab: &Lab, hosts: &[Host], mode: &str, [hook, transmit]: &[&str; 
             Frame::unknown(MacAddr::BROADCAST, own, b"to all"),
             Frame::unknown(MULTICAST, own, b"to many"),
             Frame::unknown(NOBODY, own, b"to nobody"),
+            Frame::ethernet(MacAddr::BROADCAST, own, 0x88b6, b"the type of the firewall test"),
             Frame::arp_request(own, from, to),
             Frame::udp(NOBODY, own, (from, 1).into(), (to, 2).into(), b"to nobody"),
             Frame::ethernet(NOT_LINK_LOCAL, own, LLDP, b"like LLDP"),

@@ -17,6 +17,8 @@ pub struct MacAddr(pub [u8; 6]);
 impl MacAddr {
     /// ff:ff:ff:ff:ff:ff.
     pub const BROADCAST: Self = Self([0xff; 6]);
+    /// Source of the frame with which attach tests the host's firewall: locally administered and never seen on any wire.
+    pub const SELF_TEST: Self = Self([2, 0x6c, 0x32, 0, 0, 1]);
     /// 00:00:00:00:00:00, no valid source or destination.
     pub const ZERO: Self = Self([0; 6]);
 
@@ -154,6 +156,13 @@ impl EthernetHeader {
     #[must_use]
     pub fn words(self) -> [Be16; 7] {
         bytemuck::must_cast(self)
+    }
+
+    /// True for the frame with which attach tests the host's firewall. Others may use its type.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_self_test(&self) -> bool {
+        self.ether_type() == EtherType::SELF_TEST && self.source == MacAddr::SELF_TEST
     }
 
     /// The type field.

@@ -41,9 +41,10 @@ fn describe(event: &Event, name: impl Fn(PeerId) -> String) -> Option<String> {
     let network = Vni::new(vni).map(|vni| format!("VNI {vni}")).unwrap_or_default();
     match verdict {
         Verdict::Moved => Some(format!("{network}: {mac} moved from {} to {}", name(from), name(to))),
-        Verdict::FdbFull => Some(format!(
-            "{network}: the MAC table is full, {mac} is not learned and its frames are flooded: raise fdb-size"
-        )),
+        // Without the address: there may be thousands in a second.
+        Verdict::FdbFull => {
+            Some(format!("{network}: the MAC table is full, frames to more addresses are flooded: raise fdb-size"))
+        }
         Verdict::StaticElsewhere => {
             Some(format!("{network}: {mac} is configured behind {}, but {} sends from it", name(from), name(to)))
         }

@@ -85,8 +85,7 @@ impl Agent {
         let Some(vni) = self.view.networks.first().and_then(|network| Vni::new(network.vni).ok()) else {
             return Ok(None);
         };
-        // Locally administered and never seen on any wire: the frame ends in this host.
-        let nobody = MacAddr([2, 0x6c, 0x32, 0, 0, 1]);
+        let nobody = MacAddr::SELF_TEST;
         let source = Endpoint { mac: nobody, address: peer.into() };
         let destination = Endpoint { mac, address: self.view.local.into() };
         let inner = EthernetHeader::new(MacAddr::BROADCAST, nobody, EtherType::SELF_TEST);
