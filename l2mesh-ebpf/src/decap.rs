@@ -52,6 +52,8 @@ pub(crate) fn underlay_tc(skb: &mut Skb) -> Result<Action, Verdict> {
         return Err(Verdict::NotVxlan);
     }
     let settings = tables::settings().ok_or(Verdict::NotVxlan)?;
+    // With the inner protocol, where the frame has one.
+    skb.pull(EncapsulatedV4::LEN as u32 + 10);
     skb.pull(EncapsulatedV4::LEN as u32);
     let (vni, stack) = headers(skb, settings)?;
     if is_for_helper(skb, &stack.inner) {

@@ -254,6 +254,18 @@ fn detach_of_a_live_agent() {
     }
 }
 
+/// The agent outlives its interface, but not a detach.
+#[test]
+fn detach_when_the_interface_is_gone() {
+    let two = Two::new("interface gone");
+    let mut agent = two.attach(&two.a, &["--mode", "xdp"]);
+    two.a.run("ip link delete eth0");
+    let output = two.a.try_l2mesh(&["detach", "--iface", "eth0"]);
+    assert!(output.success() && output.stdout.contains("removed l2m10"), "{output:?}");
+    assert!(agent.process().wait_exit(LIMIT).success());
+    assert!(two.a.state().lines("l2m").is_empty(), "{:?}", two.a.state());
+}
+
 /// An agent that does not answer cannot keep detach from its work.
 #[test]
 fn detach_of_a_stopped_agent() {

@@ -74,7 +74,8 @@ impl Agent {
     /// Makes the helper device anew if somebody removed it or switched it off: bulk TCP in mode tc would hang.
     async fn look_at_helper(&mut self, links: &[Link]) -> anyhow::Result<()> {
         let found = links.iter().find(|link| link.alias.as_deref() == Some(&*self.view.helper_alias()));
-        if found.is_some_and(|link| link.up) {
+        // Without META a detach has been here, while we were stopped.
+        if found.is_some_and(|link| link.up) || !self.pins.pin("META").exists() {
             return Ok(());
         }
         let known = Known::default();
