@@ -31,7 +31,7 @@ pub fn ipv6(header: &Ipv6Header, ports: Option<Ports>) -> u32 {
     let mut sum = 0_u64;
     let mut index = 0;
     while index < 8 {
-        let pair = u64::from(header.source[index].get()) << 16 | u64::from(header.destination[index].get());
+        let pair = u64::from(header.source.0[index].get()) << 16 | u64::from(header.destination.0[index].get());
         sum = sum.rotate_left(9) ^ pair;
         index += 1;
     }

@@ -6,7 +6,7 @@ use crate::tables::{
 };
 
 /// Raised whenever a type below changes; pins of another layout are not adopted.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 macro_rules! shared {
     ($($type:ty => $size:literal,)*) => {$(
@@ -26,16 +26,16 @@ shared! {
     Event => 24,
     FdbEntry => 24,
     FdbKey => 12,
-    FloodList => 1028,
+    FloodList => 1032,
     Label => 248,
     LabelKey => 8,
     Meta => 48,
     Metadata => 8,
-    Network => 88,
-    NextHop => 72,
-    Peer => 176,
+    Network => 96,
+    NextHop => 104,
+    Peer => 240,
     PeerCounter => 32,
-    Port => 16,
-    Settings => 28,
+    Port => 24,
+    Settings => 92,
     VtepAddress => 16,
 }

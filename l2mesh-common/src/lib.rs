@@ -12,6 +12,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod ecn;
 pub mod entropy;
 pub mod fdb;
 pub mod layout;

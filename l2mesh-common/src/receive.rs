@@ -1,9 +1,12 @@
 //! Whose a received underlay frame is, from its headers alone.
 
 use crate::{
-    tables::Settings,
+    tables::{Settings, VtepAddress},
     verdict::Verdict,
-    wire::{EtherType, EthernetHeader, Ipv4Header, Ipv4Octets, OuterV4, Protocol, UdpHeader, Vni, VxlanHeader},
+    wire::{
+        EtherType, EthernetHeader, Ipv4Header, Ipv4Octets, Ipv6Header, Ipv6Octets, OuterV4, OuterV6, Protocol,
+        UdpHeader, Vni, VxlanHeader,
+    },
 };
 
 /// Octets of UDP header, VXLAN header and the shortest inner frame.
@@ -43,10 +46,47 @@ pub fn classify(outer: &OuterV4, frame_len: u32, settings: &Settings) -> Result<
     {
         return Err(Verdict::Truncated);
     }
-    if !outer.vxlan.has_vni() {
+    vni(&outer.vxlan)
+}
+
+/// The same over IPv6. What stands behind an extension header is left to the kernel.
+///
+/// # Errors
+/// As for [`classify`].
+#[inline(always)]
+pub fn classify_v6(outer: &OuterV6, frame_len: u32, settings: &Settings) -> Result<Vni, Verdict> {
+    let ip = &outer.ip;
+    if outer.ethernet.ether_type() != EtherType::IPV6 {
+        return Err(Verdict::NotVxlan);
+    }
+    if ip.version() != 6 {
+        return Err(Verdict::BadIpHeader);
+    }
+    if ip.next_header() == Protocol::IPV6_FRAGMENT {
+        return Err(Verdict::Fragment);
+    }
+    if ip.next_header() != Protocol::UDP {
+        return Err(Verdict::NotVxlan);
+    }
+    if outer.udp.destination() != settings.port || !is_local_v6(settings, ip.destination) {
+        return Err(Verdict::NotVxlan);
+    }
+    let (payload, datagram) = (ip.payload_length(), outer.udp.length());
+    if u32::from(payload) + (EthernetHeader::LEN + Ipv6Header::LEN) as u32 > frame_len
+        || datagram > payload
+        || datagram < SHORTEST_DATAGRAM
+    {
+        return Err(Verdict::Truncated);
+    }
+    vni(&outer.vxlan)
+}
+
+#[inline(always)]
+fn vni(vxlan: &VxlanHeader) -> Result<Vni, Verdict> {
+    if !vxlan.has_vni() {
         return Err(Verdict::NoVniFlag);
     }
-    Vni::new(outer.vxlan.vni()).map_err(|_| Verdict::OtherVni)
+    Vni::new(vxlan.vni()).map_err(|_| Verdict::OtherVni)
 }
 
 /// What to do with a frame too short for [`classify`]: it is passed on unless it is IPv4 that breaks off before
@@ -75,9 +115,33 @@ pub fn classify_short(
     }
 }
 
+/// What to do with a frame too short for [`classify_v6`].
+#[inline(always)]
+#[must_use]
+pub fn classify_short_v6(ip: Option<&Ipv6Header>, udp: Option<&UdpHeader>, settings: &Settings) -> Verdict {
+    let Some(ip) = ip else { return Verdict::Truncated };
+    if ip.version() != 6 {
+        return Verdict::BadIpHeader;
+    }
+    if ip.next_header() != Protocol::UDP {
+        return Verdict::NotVxlan;
+    }
+    match udp {
+        Some(udp) if udp.destination() != settings.port || !is_local_v6(settings, ip.destination) => Verdict::NotVxlan,
+        Some(_) | None => Verdict::Truncated,
+    }
+}
+
 #[inline(always)]
 fn is_local(settings: &Settings, address: Ipv4Octets) -> bool {
     let [a, b, c, d] = settings.local;
+    address == a || address == b || address == c || address == d
+}
+
+#[inline(always)]
+fn is_local_v6(settings: &Settings, address: Ipv6Octets) -> bool {
+    let [a, b, c, d] = settings.local_v6;
+    let address = VtepAddress::v6(address);
     address == a || address == b || address == c || address == d
 }
 

@@ -76,11 +76,13 @@ verdicts! {
     LinkLocalReceived = 27, Dropped, "link-local-received", "Received for 01:80:c2:00:00:0x, which no bridge forwards";
     NotOurVni = 28, Dropped, "not-our-vni", "VXLAN of a network that is not ours, on the port that we hold alone";
 
+    Unmarkable = 29, Dropped, "ce-not-ect", "Marked as congested on the way (CE), but inside is a packet whose ends know no ECN (RFC 6040)";
+
     NoNetwork = 32, Dropped, "no-network", "Sent on an interface that belongs to no network of ours";
     Runt = 33, Dropped, "runt", "Shorter than an Ethernet header";
     SentGroupSource = 34, Dropped, "sent-group-source", "Sent from a source MAC that is a group or zero";
     LinkLocal = 35, Dropped, "link-local", "Sent to 01:80:c2:00:00:0x, which no bridge forwards";
-    VlanTagged = 36, Dropped, "vlan-tagged", "Sent with a VLAN tag, which this version does not carry";
+    VlanDepth = 36, Dropped, "vlan-depth", "Sent with more than two VLAN tags";
     TooBig = 37, Dropped, "too-big", "Sent with more octets than the path to the peer takes";
     NoNextHop = 38, Dropped, "no-next-hop", "The peer's next hop is not known";
     NoPeers = 39, Dropped, "no-peers", "To be flooded, but the network has no other member";

@@ -1,18 +1,34 @@
 //! Frames from the underlay: the outer header off in XDP or in TC, the rest always in TC.
 
 use l2mesh_common::{
-    receive::{classify, classify_short},
+    ecn,
+    receive::{classify, classify_short, classify_short_v6, classify_v6},
     tables::{FdbKey, Metadata, Network, PeerId, Settings, VtepAddress},
     verdict::Verdict,
-    wire::{EncapsulatedV4, EtherType, EthernetHeader, Ipv4Header, OuterV4, Protocol, UdpHeader, Vni},
+    wire::{
+        Be16, EncapsulatedV4, EncapsulatedV6, EtherType, EthernetHeader, Ipv4Header, Ipv6Header, OuterV4, OuterV6,
+        Protocol, Tag, UdpHeader, Vni, VxlanHeader,
+    },
 };
 
 use crate::{
     Action,
     learn::{learn, tell},
-    packet::{Frame, Packet, Skb},
+    packet::{Family, Frame, Packet, Skb},
     tables,
 };
+
+/// A frame with VXLAN headers to this host.
+struct Arrived {
+    family: Family,
+    vni: Vni,
+    source: VtepAddress,
+    /// DSCP and ECN of the outer header.
+    tos: u8,
+    udp: UdpHeader,
+    vxlan: VxlanHeader,
+    inner: EthernetHeader,
+}
 
 /// A received frame of one of our networks, from one of its members.
 struct Admitted {
@@ -26,13 +42,15 @@ struct Admitted {
 #[inline(always)]
 pub(crate) fn underlay_xdp(frame: &mut Frame) -> Result<(), Verdict> {
     let settings = tables::settings().ok_or(Verdict::NotVxlan)?;
-    let (vni, stack) = headers(frame, settings)?;
-    let admitted = admit(vni, VtepAddress::v4(stack.outer.ip.source), &stack)?;
+    let arrived = headers(frame, settings)?;
+    let admitted = admit(&arrived)?;
+    let marked = congestion(frame, &arrived)?;
     let mark = Metadata::new(admitted.vni.get(), admitted.peer);
     // First, because its failure leaves the frame whole: TC decapsulates then.
     frame.reserve_metadata::<Metadata>()?;
-    frame.pop_outer()?;
-    frame.store_metadata(&mark)
+    frame.pop_outer(arrived.family)?;
+    frame.store_metadata(&mark)?;
+    mark_congestion(frame, &arrived.inner, marked)
 }
 
 /// Delivers what [`underlay_xdp`] marked, decapsulates what is still whole, leaves the rest to others.
@@ -53,20 +71,21 @@ pub(crate) fn underlay_tc(skb: &mut Skb) -> Result<Action, Verdict> {
     }
     let settings = tables::settings().ok_or(Verdict::NotVxlan)?;
     // With the inner protocol, where the frame has one.
-    skb.pull(EncapsulatedV4::LEN as u32 + 10);
-    skb.pull(EncapsulatedV4::LEN as u32);
-    let (vni, stack) = headers(skb, settings)?;
-    if is_for_helper(skb, &stack.inner) {
-        return hand_over(skb, settings, vni, &stack.outer);
+    skb.pull(EncapsulatedV6::LEN as u32 + Tag::LEN + 10);
+    let arrived = headers(skb, settings)?;
+    let marked = congestion(skb, &arrived)?;
+    if is_for_helper(skb, &arrived) {
+        return hand_over(skb, settings, &arrived);
     }
-    let admitted = admit(vni, VtepAddress::v4(stack.outer.ip.source), &stack)?;
-    if stack.outer.udp.has_checksum() {
+    let admitted = admit(&arrived)?;
+    if arrived.udp.has_checksum() {
         skb.forget_outer_checksum();
     }
-    if skb.pop_outer().is_err() {
-        return hand_over(skb, settings, vni, &stack.outer);
+    if skb.pop_outer(arrived.family).is_err() {
+        return hand_over(skb, settings, &arrived);
     }
-    skb.store_bytes(&stack.inner)?;
+    skb.store_bytes(&arrived.inner)?;
+    mark_congestion(skb, &arrived.inner, marked)?;
     deliver(skb, &admitted)
 }
 
@@ -80,7 +99,7 @@ pub(crate) fn helper_tc(skb: &mut Skb) -> Result<Action, Verdict> {
     }
     let (id, source) = skb.tunnel().ok_or(Verdict::UnknownSource)?;
     let vni = Vni::new(id).map_err(|_| Verdict::NotOurVni)?;
-    let (peer, network) = member(vni, VtepAddress::v4(source)).map_err(|verdict| match verdict {
+    let (peer, network) = member(vni, source).map_err(|verdict| match verdict {
         Verdict::OtherVni => Verdict::NotOurVni,
         other => other,
     })?;
@@ -90,58 +109,140 @@ pub(crate) fn helper_tc(skb: &mut Skb) -> Result<Action, Verdict> {
 
 /// The headers of a VXLAN frame to this host.
 #[inline(always)]
-fn headers(packet: &impl Packet, settings: &Settings) -> Result<(Vni, EncapsulatedV4), Verdict> {
-    match packet.header::<EncapsulatedV4>(0) {
-        Some(stack) => Ok((classify(&stack.outer, packet.frame_len(), settings)?, *stack)),
-        None => Err(short(packet, settings)),
+fn headers(packet: &impl Packet, settings: &Settings) -> Result<Arrived, Verdict> {
+    let Some(&EncapsulatedV4 { outer, inner }) = packet.header(0) else { return Err(short(packet, settings)) };
+    if outer.ethernet.ether_type() == EtherType::IPV6 {
+        return headers_v6(packet, settings);
     }
+    let OuterV4 { ip, udp, vxlan, .. } = outer;
+    let vni = classify(&outer, packet.frame_len(), settings)?;
+    Ok(Arrived { family: Family::V4, vni, source: VtepAddress::v4(ip.source), tos: ip.tos(), udp, vxlan, inner })
+}
+
+#[inline(always)]
+fn headers_v6(packet: &impl Packet, settings: &Settings) -> Result<Arrived, Verdict> {
+    let Some(&EncapsulatedV6 { outer, inner }) = packet.header(0) else { return Err(short(packet, settings)) };
+    let OuterV6 { ip, udp, vxlan, .. } = outer;
+    let vni = classify_v6(&outer, packet.frame_len(), settings)?;
+    let source = VtepAddress::v6(ip.source);
+    Ok(Arrived { family: Family::V6, vni, source, tos: ip.traffic_class(), udp, vxlan, inner })
 }
 
 #[inline(always)]
 fn short(packet: &impl Packet, settings: &Settings) -> Verdict {
     const IP: usize = EthernetHeader::LEN;
-    const UDP: usize = IP + Ipv4Header::LEN;
     let Some(ethernet) = packet.header::<EthernetHeader>(0) else { return Verdict::NotVxlan };
-    classify_short(ethernet, packet.header::<Ipv4Header>(IP), packet.header::<UdpHeader>(UDP), settings)
+    if ethernet.ether_type() == EtherType::IPV6 {
+        let udp = packet.header::<UdpHeader>(IP + Ipv6Header::LEN);
+        classify_short_v6(packet.header::<Ipv6Header>(IP), udp, settings)
+    } else {
+        let udp = packet.header::<UdpHeader>(IP + Ipv4Header::LEN);
+        classify_short(ethernet, packet.header::<Ipv4Header>(IP), udp, settings)
+    }
+}
+
+/// What a congestion mark on the way makes of the inner TOS octet or traffic class (RFC 6040).
+#[inline(always)]
+fn congestion(packet: &impl Packet, arrived: &Arrived) -> Result<Option<u8>, Verdict> {
+    const V4: usize = EncapsulatedV4::LEN;
+    const V6: usize = EncapsulatedV6::LEN;
+    if !ecn::matters(arrived.tos) {
+        return Ok(None);
+    }
+    let inner = match arrived.family {
+        Family::V4 => inner_tos::<V4>(packet, &arrived.inner),
+        Family::V6 => inner_tos::<V6>(packet, &arrived.inner),
+    };
+    match inner {
+        Some(inner) => ecn::inner_tos(arrived.tos, inner).map_err(|ecn::Unmarkable| Verdict::Unmarkable),
+        None => Ok(None),
+    }
+}
+
+/// DSCP and ECN of the IP header at an offset. Behind a tag there is no telling: neither can the kernel's vxlan device.
+#[inline(always)]
+fn inner_tos<const OFFSET: usize>(packet: &impl Packet, inner: &EthernetHeader) -> Option<u8> {
+    match inner.ether_type() {
+        EtherType::IPV4 => packet.header::<Ipv4Header>(OFFSET).map(Ipv4Header::tos),
+        EtherType::IPV6 => packet.header::<Ipv6Header>(OFFSET).map(Ipv6Header::traffic_class),
+        _ => None,
+    }
+}
+
+/// Writes what [`congestion`] found into a frame without outer header.
+#[inline(always)]
+fn mark_congestion(packet: &mut impl Packet, inner: &EthernetHeader, marked: Option<u8>) -> Result<(), Verdict> {
+    const L3: usize = EthernetHeader::LEN;
+    let Some(tos) = marked else { return Ok(()) };
+    if inner.ether_type() == EtherType::IPV4 {
+        let ip = packet.header::<Ipv4Header>(L3).ok_or(Verdict::StoreFailed)?.with_tos(tos);
+        packet.replace(L3 as u32, &ip)
+    } else {
+        let ip = packet.header::<Ipv6Header>(L3).ok_or(Verdict::StoreFailed)?.with_traffic_class(tos);
+        packet.replace(L3 as u32, &ip)
+    }
 }
 
 /// Inner TCP is worth more merged than decapsulated early, and all frames of a flow must take one way: the choice is by
 /// what a frame is, not by whether it happened to be merged. The firewall test must go the way that it tests.
 #[inline(always)]
-fn is_for_helper(skb: &Skb, inner: &EthernetHeader) -> bool {
-    const IPV4_PROTOCOL: usize = EncapsulatedV4::LEN + 9;
-    const IPV6_NEXT_HEADER: usize = EncapsulatedV4::LEN + 6;
-    let is_tcp = |offset| skb.header::<u8>(offset).is_some_and(|&protocol| Protocol(protocol) == Protocol::TCP);
+fn is_for_helper(skb: &Skb, arrived: &Arrived) -> bool {
+    const V4: usize = EncapsulatedV4::LEN;
+    const V6: usize = EncapsulatedV6::LEN;
     skb.is_gso()
-        || match inner.ether_type() {
-            EtherType::IPV4 => is_tcp(IPV4_PROTOCOL),
-            EtherType::IPV6 => is_tcp(IPV6_NEXT_HEADER),
-            EtherType::VLAN | EtherType::QINQ => true,
-            _ => inner.is_self_test(),
+        || arrived.inner.is_self_test()
+        || match arrived.family {
+            Family::V4 => carries_tcp::<V4, { V4 + Tag::LEN as usize }>(skb, &arrived.inner),
+            Family::V6 => carries_tcp::<V6, { V6 + Tag::LEN as usize }>(skb, &arrived.inner),
         }
+}
+
+/// TCP, also behind one tag; behind two nobody looks.
+#[inline(always)]
+fn carries_tcp<const L3: usize, const TAGGED_L3: usize>(skb: &Skb, inner: &EthernetHeader) -> bool {
+    if !inner.ether_type().is_tag() {
+        return is_tcp::<L3>(skb, inner.ether_type());
+    }
+    match skb.header::<Be16>(TAGGED_L3 - size_of::<Be16>()).map(|carried| EtherType(carried.get())) {
+        Some(carried) => carried.is_tag() || is_tcp::<TAGGED_L3>(skb, carried),
+        None => true,
+    }
+}
+
+#[inline(always)]
+fn is_tcp<const L3: usize>(skb: &Skb, carried: EtherType) -> bool {
+    const IPV4_PROTOCOL: usize = 9;
+    const IPV6_NEXT_HEADER: usize = 6;
+    let is_tcp = |offset| skb.header::<u8>(offset).is_some_and(|&protocol| Protocol(protocol) == Protocol::TCP);
+    match carried {
+        EtherType::IPV4 => is_tcp(L3 + IPV4_PROTOCOL),
+        EtherType::IPV6 => is_tcp(L3 + IPV6_NEXT_HEADER),
+        _ => false,
+    }
 }
 
 /// Leaves a frame to the kernel's receive path, towards the port on which the helper device listens.
 #[inline(always)]
-fn hand_over(skb: &mut Skb, settings: &Settings, vni: Vni, outer: &OuterV4) -> Result<Action, Verdict> {
-    const UDP: u32 = (EthernetHeader::LEN + Ipv4Header::LEN) as u32;
+fn hand_over(skb: &mut Skb, settings: &Settings, arrived: &Arrived) -> Result<Action, Verdict> {
     if settings.helper_port != settings.port {
+        let udp = arrived.family.outer() - (UdpHeader::LEN + VxlanHeader::LEN) as u32;
         // Somebody else holds the mesh port, and the networks that are not ours are theirs.
-        tables::network(vni.get()).ok_or(Verdict::OtherVni)?;
-        skb.store_summed(UDP, &outer.udp.redirected_to(settings.helper_port))?;
+        tables::network(arrived.vni.get()).ok_or(Verdict::OtherVni)?;
+        skb.replace(udp, &arrived.udp.redirected_to(settings.helper_port))?;
     }
     Err(Verdict::HandedToHelper)
 }
 
 /// Network, source and inner header checked.
 #[inline(always)]
-fn admit(vni: Vni, source: VtepAddress, stack: &EncapsulatedV4) -> Result<Admitted, Verdict> {
-    let (peer, network) = member(vni, source)?;
-    if !stack.outer.vxlan.is_plain() {
+fn admit(arrived: &Arrived) -> Result<Admitted, Verdict> {
+    let Arrived { vni, inner, .. } = *arrived;
+    let (peer, network) = member(vni, arrived.source)?;
+    if !arrived.vxlan.is_plain() {
         return Err(Verdict::ReservedBits);
     }
-    check_inner(vni, peer, network, &stack.inner)?;
-    Ok(Admitted { vni, peer, network, inner: stack.inner })
+    check_inner(vni, peer, network, &inner)?;
+    Ok(Admitted { vni, peer, network, inner })
 }
 
 /// The peer at an outer source, if it may send into this network.

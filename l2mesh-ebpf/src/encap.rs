@@ -1,54 +1,109 @@
 //! Frames from the overlay: to one peer here, to all in `flood`.
 
+use aya_ebpf::bindings::BPF_F_DONT_FRAGMENT;
 use l2mesh_common::{
+    ecn,
     entropy::{self, Ports},
-    tables::{FdbKey, Network, NextHop, PeerId, Port},
+    tables::{FdbKey, Network, NextHop, PeerId, Port, Way},
     verdict::Verdict,
-    wire::{EtherType, EthernetHeader, HeadersV4, Ipv4Header, Ipv6Header, Vni},
+    wire::{
+        EncapsulatedV4, EncapsulatedV6, EtherType, EthernetHeader, HeadersV4, HeadersV6, Ipv4Header, Ipv6Header,
+        PerFrame, Tags, Vni,
+    },
 };
 
 use crate::{
     Action, flood,
-    packet::{Packet as _, Skb},
+    packet::{Family, Packet as _, Skb},
     tables,
 };
+
+/// Where frames are taken from the overlay.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hook {
+    /// Ingress of the hidden peer: here the kernel has put every frame into the one form that we know.
+    Hidden,
+    /// Egress of the overlay interface: what is not simple goes on to the hidden peer.
+    Overlay,
+}
 
 /// A frame on its way out: what encapsulation needs of it, read before anything is changed.
 #[derive(Clone, Copy)]
 pub(crate) struct Departing {
-    pub(crate) vni: Vni,
-    pub(crate) inner: EthernetHeader,
-    /// Octets, inner Ethernet header included.
-    pub(crate) len: u32,
+    pub(crate) frame: PerFrame,
+    pub(crate) tags: Tags,
+    /// What stands between the inner Ethernet header and the payload.
+    tag_words: [u32; 2],
     pub(crate) is_gso: bool,
-    pub(crate) source_port: u16,
+    /// What is behind the tags is IP.
+    pub(crate) is_ip: bool,
+    pub(crate) hook: Hook,
 }
 
 impl Departing {
-    /// What stands before the frame's payload on its way to one peer.
+    /// Writes everything before the payload into the room that was made for it.
     #[inline(always)]
-    pub(crate) fn headers(&self, next_hop: &NextHop) -> HeadersV4 {
-        next_hop.template.for_frame(self.vni, self.inner, self.len, self.source_port)
+    pub(crate) fn write(&self, skb: &mut Skb, next_hop: &NextHop, family: Family) -> Result<(), Verdict> {
+        match family {
+            Family::V4 => {
+                skb.store(0, HeadersV4::new(&next_hop.template, &self.frame).words())?;
+                self.write_tags::<{ EncapsulatedV4::LEN }>(skb)
+            }
+            Family::V6 => {
+                let (words, last) = HeadersV6::new(&next_hop.template, &self.frame).words();
+                skb.store(0, words)?;
+                skb.store(size_of_val(&words), [last])?;
+                self.write_tags::<{ EncapsulatedV6::LEN }>(skb)
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn write_tags<const OFFSET: usize>(&self, skb: &mut Skb) -> Result<(), Verdict> {
+        let [first, second] = self.tag_words;
+        match self.tags.count() {
+            0 => Ok(()),
+            1 => skb.store(OFFSET, [first]),
+            _ => skb.store(OFFSET, [first, second]),
+        }
     }
 }
 
 /// Carries a frame that left through an overlay interface.
 #[inline(always)]
-pub(crate) fn overlay(skb: &mut Skb, port: &Port) -> Result<Action, Verdict> {
+pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, Verdict> {
     skb.pull(EthernetHeader::LEN as u32 + Ipv6Header::LEN as u32);
-    let inner = *skb.header::<EthernetHeader>(0).ok_or(Verdict::Runt)?;
+    let sent = *skb.header::<EthernetHeader>(0).ok_or(Verdict::Runt)?;
     let vni = Vni::new(port.vni).map_err(|_| Verdict::NoNetwork)?;
-    if !inner.source.is_valid_source() {
+    if !sent.source.is_valid_source() {
         return Err(Verdict::SentGroupSource);
     }
-    if skb.is_tagged() || matches!(inner.ether_type(), EtherType::VLAN | EtherType::QINQ) {
-        return Err(Verdict::VlanTagged);
-    }
-    if inner.destination.is_link_local() && !tables::network(port.vni).is_some_and(Network::carries_link_local) {
+    if sent.destination.is_link_local() && !port.has(Network::CARRY_LINK_LOCAL) {
         return Err(Verdict::LinkLocal);
     }
-    let source_port = source_port(skb, &inner);
-    let departing = Departing { vni, inner, len: skb.frame_len(), is_gso: skb.is_gso(), source_port };
+    let tags = match hook {
+        Hook::Hidden => skb.untag()?,
+        Hook::Overlay if skb.is_tagged() || sent.ether_type().is_tag() => return Err(Verdict::Declined),
+        Hook::Overlay => Tags::NONE,
+    };
+    let untagged = if tags.count() == 0 { sent } else { *skb.header::<EthernetHeader>(0).ok_or(Verdict::Runt)? };
+    let (source_port, inner_tos) = flow(skb, &untagged);
+    let dscp = if port.tos == Port::INHERIT_TOS { inner_tos } else { port.tos as u8 };
+    let (inner, tag_words) = tags.around(untagged);
+    let departing = Departing {
+        frame: PerFrame {
+            vni,
+            inner,
+            len: skb.frame_len() + tags.octets(),
+            source_port,
+            tos: ecn::outer_tos(dscp, inner_tos),
+        },
+        tags,
+        tag_words,
+        is_gso: skb.is_gso(),
+        is_ip: matches!(untagged.ether_type(), EtherType::IPV4 | EtherType::IPV6),
+        hook,
+    };
     let known =
         if inner.destination.is_group() { None } else { tables::fdb(&FdbKey::new(port.vni, inner.destination)) };
     match known {
@@ -60,11 +115,34 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port) -> Result<Action, Verdict> {
 #[inline(always)]
 fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Result<Action, Verdict> {
     let next_hop = next_hop(departing, peer)?;
-    skb.push_outer(is_ip(&departing.inner))?;
-    skb.store(departing.headers(next_hop).words())?;
-    tables::count(Verdict::Sent, departing.len);
-    tables::count_sent(peer, departing.len);
-    Ok(Action::Redirect(next_hop.ifindex))
+    let family = match next_hop.way() {
+        Way::V4 => Family::V4,
+        Way::V6 => Family::V6,
+        Way::HelperV4 | Way::HelperV6 => {
+            by_helper(skb, departing, next_hop)?;
+            return Ok(sent(departing, peer, next_hop));
+        }
+    };
+    skb.push_outer(family, &departing.tags, departing.is_ip)?;
+    departing.write(skb, next_hop, family)?;
+    Ok(sent(departing, peer, next_hop))
+}
+
+#[inline(always)]
+fn sent(departing: &Departing, peer: PeerId, next_hop: &NextHop) -> Action {
+    tables::count(Verdict::Sent, departing.frame.len);
+    tables::count_sent(peer, departing.frame.len);
+    Action::Redirect(next_hop.ifindex)
+}
+
+/// Leaves the outer header to the kernel's vxlan device.
+#[inline(always)]
+pub(crate) fn by_helper(skb: &mut Skb, departing: &Departing, next_hop: &NextHop) -> Result<(), Verdict> {
+    if departing.hook == Hook::Overlay {
+        return Err(Verdict::Declined);
+    }
+    skb.tag(&departing.tags)?;
+    skb.set_tunnel(departing.frame.vni, next_hop, departing.frame.tos, BPF_F_DONT_FRAGMENT)
 }
 
 /// How a frame leaves towards a peer, if it can.
@@ -73,34 +151,30 @@ pub(crate) fn next_hop(departing: &Departing, peer: PeerId) -> Result<&'static N
     let next_hop = tables::peer(peer).ok_or(Verdict::NoNextHop)?.current();
     if !next_hop.is_known() {
         Err(Verdict::NoNextHop)
-    } else if !next_hop.takes(departing.len, departing.is_gso) {
+    } else if !next_hop.takes(departing.frame.len, departing.is_gso) {
         Err(Verdict::TooBig)
     } else {
         Ok(next_hop)
     }
 }
 
-/// What `push_outer` wants to know.
+/// The outer source port for a frame, the same for all frames of a flow whatever their size, and its TOS octet or traffic
+/// class.
 #[inline(always)]
-pub(crate) fn is_ip(inner: &EthernetHeader) -> bool {
-    matches!(inner.ether_type(), EtherType::IPV4 | EtherType::IPV6)
-}
-
-/// The outer source port for a frame: the same for all frames of a flow, whatever their size.
-#[inline(always)]
-fn source_port(skb: &Skb, inner: &EthernetHeader) -> u16 {
+fn flow(skb: &Skb, inner: &EthernetHeader) -> (u16, u8) {
     const L3: usize = EthernetHeader::LEN;
-    let hash = match inner.ether_type() {
+    let found = match inner.ether_type() {
         EtherType::IPV4 => skb.header::<Ipv4Header>(L3).map(|ip| {
             let ports = ip.protocol().has_ports() && !ip.is_fragment() && ip.header_len() == Ipv4Header::LEN;
             let ports = if ports { skb.header::<Ports>(L3 + Ipv4Header::LEN) } else { None };
-            entropy::ipv4(ip, ports.copied())
+            (entropy::ipv4(ip, ports.copied()), ip.tos())
         }),
         EtherType::IPV6 => skb.header::<Ipv6Header>(L3).map(|ip| {
             let ports = if ip.next_header().has_ports() { skb.header::<Ports>(L3 + Ipv6Header::LEN) } else { None };
-            entropy::ipv6(ip, ports.copied())
+            (entropy::ipv6(ip, ports.copied()), ip.traffic_class())
         }),
         _ => None,
     };
-    entropy::source_port(hash.unwrap_or_else(|| entropy::ethernet(inner)))
+    let (hash, tos) = found.unwrap_or_else(|| (entropy::ethernet(inner), 0));
+    (entropy::source_port(hash), tos)
 }

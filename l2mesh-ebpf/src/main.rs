@@ -24,7 +24,7 @@ mod packet;
 mod tables;
 
 use aya_ebpf::{
-    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, xdp_action},
+    bindings::{TC_ACT_SHOT, TC_ACT_STOLEN, TC_ACT_UNSPEC, xdp_action},
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
@@ -33,7 +33,10 @@ use l2mesh_common::{
     verdict::{Fate, Verdict},
 };
 
-use crate::packet::{Frame, Packet as _, Skb};
+use crate::{
+    encap::Hook,
+    packet::{Frame, Packet as _, Skb},
+};
 
 /// Where a carried frame goes.
 #[derive(Clone, Copy)]
@@ -42,6 +45,8 @@ pub(crate) enum Action {
     Redirect(u32),
     /// Into this interface, as if it had received it.
     Receive(u32),
+    /// Nowhere more: copies have gone everywhere.
+    Done,
 }
 
 /// Outer header off and mark on, or the frame as it came.
@@ -78,7 +83,7 @@ fn helper_tc(context: TcContext) -> i32 {
 fn overlay_tc(context: TcContext) -> i32 {
     let mut skb = Skb::new(context);
     let outcome = match tables::port(skb.ifindex()) {
-        Some(port) => encap::overlay(&mut skb, port),
+        Some(port) => encap::overlay(&mut skb, port, Hook::Hidden),
         None => Err(Verdict::NoNetwork),
     };
     act(&skb, outcome)
@@ -91,7 +96,7 @@ fn overlay_egress(context: TcContext) -> i32 {
     let mut skb = Skb::new(context);
     let allowed = |port: &&Port| port.allows_shortcut(skb.netns_cookie());
     let Some(port) = tables::port(skb.ifindex()).filter(allowed) else { return TC_ACT_UNSPEC };
-    let outcome = encap::overlay(&mut skb, port);
+    let outcome = encap::overlay(&mut skb, port, Hook::Overlay);
     // A frame that has its outer header already cannot go on as if nothing were.
     act(&skb, outcome.map_err(|verdict| if skb.has_outer() { verdict } else { Verdict::Declined }))
 }
@@ -109,6 +114,7 @@ fn act(skb: &Skb, outcome: Result<Action, Verdict>) -> i32 {
     match outcome {
         Ok(Action::Redirect(ifindex)) => packet::redirect(ifindex),
         Ok(Action::Receive(ifindex)) => packet::receive(ifindex),
+        Ok(Action::Done) => TC_ACT_STOLEN,
         Err(verdict) => {
             tables::count(verdict, skb.frame_len());
             match verdict.fate() {

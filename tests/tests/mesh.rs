@@ -193,10 +193,13 @@ fn link_local_groups_from_a_plain_member() {
 }
 
 #[test]
-fn vlan_tags_are_refused_and_counted() {
+fn two_vlan_tags_are_carried_and_three_counted() {
     let lab = Lab::new("tagged");
     let (hosts, _agents, mut taps) = three(&lab, &[], None);
     let frame = Frame::unknown(MacAddr::BROADCAST, taps[0].mac(), b"tagged").tagged(7);
-    assert_eq!(arrivals(&mut taps, &frame), [0, 0]);
-    assert_eq!(hosts[0].counter("vlan-tagged"), 1);
+    assert_eq!(arrivals(&mut taps, &frame), [1, 1]);
+    let frame = frame.tagged_as(0x88a8, 8);
+    assert_eq!(arrivals(&mut taps, &frame), [1, 1]);
+    assert_eq!(arrivals(&mut taps, &frame.tagged_as(0x88a8, 9)), [0, 0]);
+    assert_eq!(hosts[0].counter("vlan-depth"), 1);
 }

@@ -1,24 +1,42 @@
-use proptest::prelude::*;
+use core::net::{IpAddr, Ipv6Addr};
 use std::vec::Vec;
 
-use super::*;
-use crate::wire::{EncapsulatedV4, Endpoint, HeadersV4, MacAddr};
+use proptest::prelude::*;
 
-const SETTINGS: Settings = Settings {
-    port: 4789,
-    helper_port: 4789,
-    helper_ifindex: 9,
-    underlay_ifindex: 2,
-    local: [Ipv4Octets([203, 0, 113, 1]); 4],
-};
+use super::*;
+use crate::wire::{EncapsulatedV4, EncapsulatedV6, Endpoint, HeadersV4, HeadersV6, MacAddr, PerFrame, Template};
+
+fn settings() -> Settings {
+    Settings {
+        port: 4789,
+        helper_port: 4789,
+        helper_ifindex: 9,
+        underlay_ifindex: 2,
+        local: [Ipv4Octets([203, 0, 113, 1]); 4],
+        local_v6: [VtepAddress::from(IpAddr::V6(v6(1))); 4],
+    }
+}
+
+fn v6(last: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(last))
+}
 
 fn vni() -> Vni {
     Vni::new(0xff01).expect("a VNI")
 }
 
+fn frame(len: u32) -> PerFrame {
+    PerFrame { vni: vni(), inner: EthernetHeader::default(), len, source_port: 50_000, tos: 0 }
+}
+
 fn headers(frame_len: u32) -> HeadersV4 {
     let end = |last| Endpoint { mac: MacAddr([2, 0, 0, 0, 0, last]), address: Ipv4Octets([203, 0, 113, last]) };
-    HeadersV4::template(end(2), end(1), 4789).for_frame(vni(), EthernetHeader::default(), frame_len, 50_000)
+    HeadersV4::new(&Template::v4(end(2), end(1), 4789), &frame(frame_len))
+}
+
+fn headers_v6(frame_len: u32) -> HeadersV6 {
+    let end = |last| Endpoint { mac: MacAddr([2, 0, 0, 0, 0, last]), address: v6(last).into() };
+    HeadersV6::new(&Template::v6(end(2), end(1), 4789), &frame(frame_len))
 }
 
 /// What the kernel program does for a frame of these octets, as far as headers go.
@@ -26,22 +44,35 @@ fn verdict(frame: &[u8]) -> Result<Vni, Verdict> {
     fn header<T: bytemuck::Pod>(frame: &[u8], offset: usize) -> Option<T> {
         frame.get(offset..offset + size_of::<T>()).map(bytemuck::pod_read_unaligned)
     }
-    if let Some(stack) = header::<EncapsulatedV4>(frame, 0) {
-        return classify(&stack.outer, frame.len() as u32, &SETTINGS);
-    }
     let ethernet = header::<EthernetHeader>(frame, 0).ok_or(Verdict::NotVxlan)?;
-    Err(classify_short(&ethernet, header(frame, 14).as_ref(), header(frame, 34).as_ref(), &SETTINGS))
+    if ethernet.ether_type() == EtherType::IPV6 {
+        return match header::<EncapsulatedV6>(frame, 0) {
+            Some(stack) => classify_v6(&stack.outer, frame.len() as u32, &settings()),
+            None => Err(classify_short_v6(header(frame, 14).as_ref(), header(frame, 54).as_ref(), &settings())),
+        };
+    }
+    match header::<EncapsulatedV4>(frame, 0) {
+        Some(stack) => classify(&stack.outer, frame.len() as u32, &settings()),
+        None => Err(classify_short(&ethernet, header(frame, 14).as_ref(), header(frame, 34).as_ref(), &settings())),
+    }
 }
 
 fn whole_frame() -> Vec<u8> {
-    let mut frame = bytemuck::bytes_of(&headers(70)).to_vec();
+    let mut frame = bytemuck::bytes_of(&headers(70).words()).to_vec();
     frame.resize(120, 0xaa);
+    frame
+}
+
+fn whole_frame_v6() -> Vec<u8> {
+    let mut frame = bytemuck::bytes_of(&headers_v6(70).parsed()).to_vec();
+    frame.resize(140, 0xaa);
     frame
 }
 
 #[test]
 fn a_whole_frame_is_ours() {
     assert_eq!(verdict(&whole_frame()), Ok(vni()));
+    assert_eq!(verdict(&whole_frame_v6()), Ok(vni()));
 }
 
 #[test]
@@ -50,12 +81,17 @@ fn a_frame_cut_anywhere_is_not() {
         let expected = if length < 14 { Verdict::NotVxlan } else { Verdict::Truncated };
         assert_eq!(verdict(&whole_frame()[..length]), Err(expected), "cut to {length} octets");
     }
+    for length in 0..140 {
+        let expected = if length < 14 { Verdict::NotVxlan } else { Verdict::Truncated };
+        assert_eq!(verdict(&whole_frame_v6()[..length]), Err(expected), "cut to {length} octets");
+    }
 }
 
 #[test]
 fn one_field_wrong() {
     let cases: &[(usize, &[u8], Verdict)] = &[
-        (12, &[0x86, 0xdd], Verdict::NotVxlan),
+        (12, &[0x86, 0xdd], Verdict::BadIpHeader),
+        (12, &[0x08, 0x06], Verdict::NotVxlan),
         (14, &[0x65], Verdict::BadIpHeader),
         (14, &[0x44], Verdict::BadIpHeader),
         (14, &[0x46], Verdict::IpOptions),
@@ -77,19 +113,48 @@ fn one_field_wrong() {
     }
 }
 
+#[test]
+fn one_field_wrong_over_ipv6() {
+    let cases: &[(usize, &[u8], Verdict)] = &[
+        (12, &[0x08, 0x00], Verdict::BadIpHeader),
+        (14, &[0x45], Verdict::BadIpHeader),
+        (18, &[0, 87], Verdict::Truncated),
+        (20, &[44], Verdict::Fragment),
+        (20, &[0], Verdict::NotVxlan),
+        (20, &[6], Verdict::NotVxlan),
+        (53, &[2], Verdict::NotVxlan),
+        (38, &[0xfe, 0x80], Verdict::NotVxlan),
+        (56, &8472_u16.to_be_bytes(), Verdict::NotVxlan),
+        (58, &[0, 29], Verdict::Truncated),
+        (58, &[0, 87], Verdict::Truncated),
+        (62, &[0], Verdict::NoVniFlag),
+        (66, &[0, 0, 0], Verdict::OtherVni),
+    ];
+    for &(offset, octets, expected) in cases {
+        let mut frame = whole_frame_v6();
+        frame[offset..offset + octets.len()].copy_from_slice(octets);
+        assert_eq!(verdict(&frame), Err(expected), "{octets:02x?} at {offset}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_octets_are_taken_only_if_addressed_to_us(frame in proptest::collection::vec(any::<u8>(), 0..200)) {
         if verdict(&frame).is_ok() {
-            prop_assert_eq!(&frame[30..34], &SETTINGS.local[0].0);
-            prop_assert_eq!(&frame[36..38], &SETTINGS.port.to_be_bytes());
+            let (address, port): (&[u8], _) =
+                if frame[12] == 8 { (&[203, 0, 113, 1], 36) } else { (&v6(1).octets(), 56) };
+            prop_assert_eq!(&frame[port - 2 - address.len()..port - 2], address);
+            prop_assert_eq!(&frame[port..port + 2], &4789_u16.to_be_bytes());
         }
     }
 
     #[test]
     fn what_encapsulation_writes_is_taken(frame_len in 14_u32..=65_499) {
-        prop_assert_eq!(classify(&headers(frame_len).parsed().outer, frame_len + 50, &SETTINGS), Ok(vni()));
-        prop_assert_eq!(classify(&headers(frame_len).parsed().outer, frame_len + 49, &SETTINGS), Err(Verdict::Truncated));
+        let (four, six) = (headers(frame_len).parsed().outer, headers_v6(frame_len).parsed().outer);
+        prop_assert_eq!(classify(&four, frame_len + 50, &settings()), Ok(vni()));
+        prop_assert_eq!(classify(&four, frame_len + 49, &settings()), Err(Verdict::Truncated));
+        prop_assert_eq!(classify_v6(&six, frame_len + 70, &settings()), Ok(vni()));
+        prop_assert_eq!(classify_v6(&six, frame_len + 69, &settings()), Err(Verdict::Truncated));
     }
 
     #[test]

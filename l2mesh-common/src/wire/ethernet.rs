@@ -127,6 +127,13 @@ impl EtherType {
     pub const PROBE: Self = Self(0x88b5);
     /// IEEE 802 local experimental type 2: the frame with which attach tests the host's firewall.
     pub const SELF_TEST: Self = Self(0x88b6);
+
+    /// True if a VLAN tag begins here.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_tag(self) -> bool {
+        matches!(self, Self::VLAN | Self::QINQ)
+    }
 }
 
 /// Destination, source, type: 14 octets, before any tag.

@@ -1,7 +1,7 @@
-//! IPv4 header (RFC 791 section 3.1), the start of an IPv6 header (RFC 8200 section 3) and the
+//! IPv4 header (RFC 791 section 3.1), the fixed part of an IPv6 header (RFC 8200 section 3) and the
 //! Internet checksum (RFC 1071).
 
-use core::net::Ipv4Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -18,6 +18,8 @@ impl Protocol {
     pub const UDP: Self = Self(17);
     /// RFC 9260: its ports stand where TCP has them.
     pub const SCTP: Self = Self(132);
+    /// IPv6 fragment header, RFC 8200 section 4.5.
+    pub const IPV6_FRAGMENT: Self = Self(44);
 
     /// True if the four octets behind the IP header are two ports.
     #[inline(always)]
@@ -63,7 +65,8 @@ impl Ipv4Header {
     const MORE_FRAGMENTS: u16 = 0x2000;
     const OFFSET: u16 = 0x1fff;
 
-    /// A header of `total_length` 0 with a checksum that is right for it; [`with_length`] says which is right for another. DF is set: a VTEP must not fragment (RFC 7348 section 4.3), and an atomic
+    /// A header of `total_length` 0 and TOS 0 with a checksum that is right for it; [`with_added`] says which is right for
+    /// others. DF is set: a VTEP must not fragment (RFC 7348 section 4.3), and an atomic
     /// datagram needs no identification (RFC 6864 section 4).
     #[inline(always)]
     #[must_use]
@@ -125,6 +128,32 @@ impl Ipv4Header {
     pub const fn protocol(&self) -> Protocol {
         Protocol(self.protocol)
     }
+
+    /// DSCP and ECN (RFC 2474, RFC 3168).
+    #[inline(always)]
+    #[must_use]
+    pub const fn tos(&self) -> u8 {
+        self.tos
+    }
+
+    /// The same header with another TOS octet and a checksum as right or wrong as before (RFC 1624 equation 3).
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_tos(self, tos: u8) -> Self {
+        let sum = !self.checksum.get() as u32 + !(self.tos as u16) as u32 + tos as u32;
+        Self { tos, checksum: Be16::new(!fold(sum)), ..self }
+    }
+}
+
+/// An IPv6 address in wire order.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Ipv6Octets(pub [Be16; 8]);
+
+impl From<Ipv6Addr> for Ipv6Octets {
+    fn from(address: Ipv6Addr) -> Self {
+        Self(address.segments().map(Be16::new))
+    }
 }
 
 /// The 40 octets of an IPv6 header, extension headers not included.
@@ -135,15 +164,58 @@ pub struct Ipv6Header {
     payload_length: Be16,
     next_header: u8,
     hop_limit: u8,
-    /// Who sent it, in wire order.
-    pub source: [Be16; 8],
-    /// Where it goes, in wire order.
-    pub destination: [Be16; 8],
+    /// Who sent it.
+    pub source: Ipv6Octets,
+    /// Where it goes.
+    pub destination: Ipv6Octets,
 }
 
 impl Ipv6Header {
     /// Octets on the wire.
     pub const LEN: usize = 40;
+
+    /// A header of `payload_length` 0, traffic class 0 and flow label 0: the source port has the entropy.
+    #[must_use]
+    pub const fn template(next_header: Protocol, hop_limit: u8, source: Ipv6Octets, destination: Ipv6Octets) -> Self {
+        Self {
+            version_class_flow: [Be16::new(0x6000), Be16::new(0)],
+            payload_length: Be16::new(0),
+            next_header: next_header.0,
+            hop_limit,
+            source,
+            destination,
+        }
+    }
+
+    /// 6 in an IPv6 header.
+    #[inline(always)]
+    #[must_use]
+    pub const fn version(&self) -> u8 {
+        (self.version_class_flow[0].get() >> 12) as u8
+    }
+
+    /// DSCP and ECN (RFC 2474, RFC 3168).
+    #[inline(always)]
+    #[must_use]
+    pub const fn traffic_class(&self) -> u8 {
+        (self.version_class_flow[0].get() >> 4) as u8
+    }
+
+    /// The same header with another traffic class.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_traffic_class(self, class: u8) -> Self {
+        let [first, flow] = self.version_class_flow;
+        let first = first.get() & 0xf00f | (class as u16) << 4;
+        Self { version_class_flow: [Be16::new(first), flow], ..self }
+    }
+
+    /// Octets behind this header.
+    #[inline(always)]
+    #[must_use]
+    pub const fn payload_length(&self) -> u16 {
+        self.payload_length.get()
+    }
 
     /// What stands behind this header; an extension header is not looked through.
     #[inline(always)]
@@ -153,11 +225,12 @@ impl Ipv6Header {
     }
 }
 
-/// The checksum of a header whose length field was zero under `checksum` and is `octets` now (RFC 1624 equation 3).
+/// The checksum of a header whose length and TOS fields were zero under `checksum` and are `octets` and `tos` now
+/// (RFC 1624 equation 3).
 #[inline(always)]
 #[must_use]
-pub const fn with_length(checksum: u16, octets: u16) -> u16 {
-    !fold(!checksum as u32 + octets as u32)
+pub const fn with_added(checksum: u16, octets: u16, tos: u8) -> u16 {
+    !fold(!checksum as u32 + octets as u32 + tos as u32)
 }
 
 /// Adds the carries of a one's complement sum of 16-bit words until 16 bits are left (RFC 1071 section 2).
@@ -181,13 +254,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn checksum_is_right_for_every_length(length: u16, source: [u8; 4], destination: [u8; 4], ttl: u8) {
+        fn checksum_is_right_for_every_length(
+            length: u16, source: [u8; 4], destination: [u8; 4], ttl: u8, tos: u8, later: u8,
+        ) {
             let mut header = Ipv4Header::template(Protocol::UDP, ttl, Ipv4Octets(source), Ipv4Octets(destination));
-            header.checksum = Be16::new(with_length(header.checksum.get(), length));
+            header.checksum = Be16::new(with_added(header.checksum.get(), length, tos));
             header.total_length = Be16::new(length);
+            header.tos = tos;
             prop_assert_eq!(header.sum(), 0xffff);
+            let header = header.with_tos(later);
+            prop_assert_eq!((header.sum(), header.tos()), (0xffff, later));
             prop_assert_eq!(header.total_length(), length);
             prop_assert_eq!((header.version(), header.header_len(), header.is_fragment()), (4, 20, false));
+        }
+
+        #[test]
+        fn traffic_class_changes_nothing_else(words: [u8; 40], class: u8) {
+            let header: Ipv6Header = bytemuck::cast(words);
+            let changed = header.with_traffic_class(class);
+            prop_assert_eq!(changed.traffic_class(), class);
+            prop_assert_eq!(changed.with_traffic_class(header.traffic_class()), header);
+            prop_assert_eq!(changed.version(), header.version());
         }
     }
 }

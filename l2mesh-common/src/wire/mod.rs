@@ -6,11 +6,13 @@ pub mod ethernet;
 pub mod ip;
 pub mod outer;
 pub mod udp;
+pub mod vlan;
 pub mod vxlan;
 
 pub use be16::Be16;
 pub use ethernet::{EtherType, EthernetHeader, InvalidMac, MacAddr};
-pub use ip::{Ipv4Header, Ipv4Octets, Ipv6Header, Protocol};
-pub use outer::{EncapsulatedV4, Endpoint, HeadersV4, OuterV4};
+pub use ip::{Ipv4Header, Ipv4Octets, Ipv6Header, Ipv6Octets, Protocol};
+pub use outer::{EncapsulatedV4, EncapsulatedV6, Endpoint, HeadersV4, HeadersV6, OuterV4, OuterV6, PerFrame, Template};
 pub use udp::UdpHeader;
+pub use vlan::{Tag, Tags};
 pub use vxlan::{InvalidVni, Vni, VxlanHeader};

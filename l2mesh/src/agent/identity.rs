@@ -1,13 +1,13 @@
 //! Which node of the configuration this host is, and from which address it sends.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, ToSocketAddrs as _},
+    net::{IpAddr, ToSocketAddrs as _},
     time::Duration,
 };
 
 use tokio::time::sleep;
 
-use super::own_address::Source;
+use super::own_address::{Local, Source};
 use crate::{
     cli::AttachArgs,
     config::{Host, Mesh, ResolveError},
@@ -22,7 +22,7 @@ pub(super) struct Identity {
     pub(super) mesh: Mesh,
     pub(super) own: usize,
     pub(super) source: Source,
-    pub(super) local: Ipv4Addr,
+    pub(super) local: Local,
     pub(super) addresses: Vec<IpAddr>,
 }
 
@@ -77,18 +77,15 @@ async fn try_identity(
     let own = mesh.this_node(&host)?;
     let source = Source {
         told: args.local,
-        written: mesh.nodes[own].address.ip(),
-        others: mesh
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| *index != own)
-            .filter_map(|(_, node)| node.address.ip())
+        written: mesh.nodes[own].address.ip().into_iter().chain(mesh.nodes[own].from.values().copied()).collect(),
+        others: (0..mesh.nodes.len())
+            .filter(|&node| node != own)
+            .filter_map(|node| mesh.address_of(node, own))
             .collect(),
     };
     let local = match source.find(netlink, &addresses).await? {
         Ok(local) => local,
-        Err(reason) => return Ok(Err(reason)),
+        Err(reason) => return Ok(Err(reason.to_owned())),
     };
     Ok(Ok(Identity { mesh, own, source, local, addresses }))
 }

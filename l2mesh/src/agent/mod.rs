@@ -9,7 +9,7 @@ mod events;
 mod identity;
 mod next_hops;
 mod overlay;
-mod own_address;
+pub(crate) mod own_address;
 mod self_test;
 pub(crate) mod signals;
 pub(crate) mod start;

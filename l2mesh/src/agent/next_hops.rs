@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use l2mesh_common::{
-    tables::{NextHop, PeerId},
-    wire::{Endpoint, HeadersV4},
+    tables::{NextHop, PeerId, Way},
+    wire::{Endpoint, Template},
 };
 
 use super::Agent;
@@ -14,8 +14,9 @@ impl Agent {
     /// Looks every peer's next hop up and writes those that changed.
     pub(crate) async fn look_up_next_hops(&mut self) -> anyhow::Result<()> {
         for place in 0..self.view.peers.len() {
-            let (id, address) = (self.view.peers[place].id, self.view.peers[place].address);
-            match next_hop::next_hop(&self.netlink, address, Some(IpAddr::V4(self.view.local))).await? {
+            let peer = &self.view.peers[place];
+            let (id, address) = (peer.id, peer.address);
+            match next_hop::next_hop(&self.netlink, address, self.view.source_towards(peer)).await? {
                 Ok(found) => self.reach(id, &found)?,
                 // A neighbour that does not answer now answered before: its address is the best guess still.
                 Err(reason @ next_hop::NoNextHop::Unresolved { .. }) => self.miss(id, &reason.to_string()),
@@ -34,7 +35,7 @@ impl Agent {
     pub(super) async fn refresh_neighbours(&self) -> anyhow::Result<()> {
         let mut asked = BTreeSet::new();
         for peer in &self.view.peers {
-            if let Some(route) = self.netlink.route_to(peer.address, Some(IpAddr::V4(self.view.local))).await?
+            if let Some(route) = self.netlink.route_to(peer.address, self.view.source_towards(peer)).await?
                 && !route.local
             {
                 let ip = route.gateway.unwrap_or(peer.address);
@@ -49,10 +50,7 @@ impl Agent {
     }
 
     fn reach(&mut self, id: PeerId, found: &next_hop::NextHop) -> anyhow::Result<()> {
-        let Some(next_hop) = self.next_hop(id, found) else {
-            self.miss(id, "it is reached over IPv6, which this version does not carry frames over");
-            return Ok(());
-        };
+        let Some(next_hop) = self.next_hop(id, found) else { return Ok(()) };
         if *self.tables.peers.get(&id, 0)?.current() != next_hop {
             self.tables.set_next_hop(id, next_hop)?;
             log::debug!("{}: next hop {} on interface {}", self.name(id), found.destination_mac, found.oif);
@@ -65,14 +63,28 @@ impl Agent {
 
     fn next_hop(&self, id: PeerId, found: &next_hop::NextHop) -> Option<NextHop> {
         let peer = self.view.peers.iter().find(|peer| peer.id == id)?;
-        let IpAddr::V4(address) = peer.address else { return None };
-        let source = Endpoint { mac: found.source_mac, address: self.view.local.into() };
-        let destination = Endpoint { mac: found.destination_mac, address: address.into() };
+        let (from, to, port) = (found.source_mac, found.destination_mac, self.view.port);
+        let template = match (found.source_ip, peer.address) {
+            (IpAddr::V4(source), IpAddr::V4(address)) => Template::v4(
+                Endpoint { mac: from, address: source.into() },
+                Endpoint { mac: to, address: address.into() },
+                port,
+            ),
+            (IpAddr::V6(source), IpAddr::V6(address)) => Template::v6(
+                Endpoint { mac: from, address: source.into() },
+                Endpoint { mac: to, address: address.into() },
+                port,
+            ),
+            _ => return None,
+        };
+        let by_helper = matches!(peer.way, Way::HelperV4 | Way::HelperV6);
         let underlay_mtu = found.route_mtu.unwrap_or(found.mtu).min(found.mtu);
         Some(NextHop {
-            ifindex: found.oif,
-            mtu: underlay_mtu.saturating_sub(self.view.overhead),
-            template: HeadersV4::template(source, destination, self.view.port),
+            ifindex: if by_helper { self.devices.helper.index } else { found.oif },
+            mtu: underlay_mtu.saturating_sub(peer.overhead()),
+            way: peer.way as u32,
+            flags: if peer.udp_checksum { NextHop::CHECKSUM } else { 0 },
+            template,
         })
     }
 

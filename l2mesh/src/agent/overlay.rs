@@ -11,7 +11,7 @@ use super::Agent;
 use crate::{
     dataplane::{
         devices::{self, Known},
-        fill::{self, network_value},
+        fill::{self, network_value, port_value},
         hooks::{self, Hook},
         object::Tc,
         pins::netns_cookie,
@@ -87,8 +87,7 @@ impl Agent {
         hooks::attach_tc(&mut self.object, &self.pins, hook)?;
         (self.devices.helper, self.devices.helper_port) = (helper, port);
         self.tables.set_fact(Fact::UdpPort, &self.devices.port_text(self.view.port))?;
-        let addresses = self.netlink.addresses(self.view.ifindex).await?;
-        fill::write_settings(&mut self.tables, &self.view, &self.devices, &addresses)
+        fill::write_settings(&mut self.tables, &self.view, &self.devices)
     }
 
     /// The overlay interface came, went or changed.
@@ -154,8 +153,10 @@ impl Agent {
         let pair = &self.devices.networks[place];
         let vni = pair.vni;
         if let Some(overlay) = &pair.overlay {
-            let flags = if *transmit == Transmit::Shortcut { Port::SHORTCUT } else { 0 };
-            let port = Port { vni, flags, netns_cookie };
+            let mut port = port_value(&self.view.networks[place]);
+            if *transmit == Transmit::Shortcut {
+                port = Port { flags: port.flags | Port::SHORTCUT, netns_cookie, ..port };
+            }
             if !self.tables.ports.get(&overlay.index, 0).is_ok_and(|found| found == port) {
                 self.tables.ports.insert(overlay.index, port, 0).context("cannot write PORTS")?;
             }

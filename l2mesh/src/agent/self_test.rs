@@ -1,17 +1,14 @@
 //! Does the host's firewall let the mesh port in? What the programs hand to the kernel's receive path goes through its
 //! INPUT chains: a firewall that drops the port lets pings pass and hangs bulk TCP (design.md 3).
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    time::Duration,
-};
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::Context as _;
 use aya::programs::{TestRun as _, TestRunOptions};
 use l2mesh_common::{
     tables::Fact,
     verdict::Verdict,
-    wire::{Endpoint, EtherType, EthernetHeader, HeadersV4, MacAddr, OuterV4, Vni},
+    wire::{Endpoint, EtherType, EthernetHeader, HeadersV4, HeadersV6, MacAddr, PerFrame, Template, Vni},
 };
 use tokio::time::{Instant, sleep};
 
@@ -77,33 +74,42 @@ impl Agent {
     async fn test_frame(&self) -> anyhow::Result<Option<Vec<u8>>> {
         let link = self.netlink.link_by_index(self.view.ifindex).await?.filter(|link| link.up);
         let Some(mac) = link.and_then(|link| link.mac) else { return Ok(None) };
-        let local = IpAddr::V4(self.view.local);
-        if !self.netlink.route_to(local, None).await?.is_some_and(|route| route.local) {
-            return Ok(None);
-        }
-        let Some(peer) = self.peer_behind_interface(local).await? else { return Ok(None) };
+        let Some((local, peer)) = self.peer_behind_interface().await? else { return Ok(None) };
         let Some(vni) = self.view.networks.first().and_then(|network| Vni::new(network.vni).ok()) else {
             return Ok(None);
         };
         let nobody = MacAddr::SELF_TEST;
-        let source = Endpoint { mac: nobody, address: peer.into() };
-        let destination = Endpoint { mac, address: self.view.local.into() };
         let inner = EthernetHeader::new(MacAddr::BROADCAST, nobody, EtherType::SELF_TEST);
-        let template = HeadersV4::template(source, destination, self.view.port);
-        let headers = template.for_frame(vni, inner, u32::try_from(FRAME)?, FIRST_SOURCE_PORT);
-        let mut frame = bytemuck::bytes_of(&headers).to_vec();
-        frame.resize(OuterV4::LEN + FRAME, 0);
+        let len = u32::try_from(FRAME)?;
+        let per_frame = PerFrame { vni, inner, len, source_port: FIRST_SOURCE_PORT, tos: 0 };
+        let port = self.view.port;
+        let mut frame = match (peer, local) {
+            (IpAddr::V4(peer), IpAddr::V4(local)) => {
+                let source = Endpoint { mac: nobody, address: peer.into() };
+                let template = Template::v4(source, Endpoint { mac, address: local.into() }, port);
+                bytemuck::bytes_of(&HeadersV4::new(&template, &per_frame).parsed()).to_vec()
+            }
+            (IpAddr::V6(peer), IpAddr::V6(local)) => {
+                let source = Endpoint { mac: nobody, address: peer.into() };
+                let template = Template::v6(source, Endpoint { mac, address: local.into() }, port);
+                bytemuck::bytes_of(&HeadersV6::new(&template, &per_frame).parsed()).to_vec()
+            }
+            _ => return Ok(None),
+        };
+        frame.resize(frame.len() - EthernetHeader::LEN + FRAME, 0);
         Ok(Some(frame))
     }
 
-    async fn peer_behind_interface(&self, local: IpAddr) -> anyhow::Result<Option<Ipv4Addr>> {
+    /// Our address, and that of a peer which the kernel expects behind the underlay interface.
+    async fn peer_behind_interface(&self) -> anyhow::Result<Option<(IpAddr, IpAddr)>> {
         for peer in &self.view.peers {
-            if let IpAddr::V4(address) = peer.address
+            if let Some(local) = self.view.source_towards(peer)
+                && self.netlink.route_to(local, None).await?.is_some_and(|route| route.local)
                 && let Some(route) = self.netlink.route_to(peer.address, Some(local)).await?
                 && route.oif == self.view.ifindex
                 && !route.local
             {
-                return Ok(Some(address));
+                return Ok(Some((local, peer.address)));
             }
         }
         Ok(None)

@@ -190,14 +190,20 @@ async fn build(
     netlink: &Netlink,
 ) -> anyhow::Result<Built> {
     let (known_peers, known_devices) = if adopts { known(&Tables::open(pins)?)? } else { Default::default() };
-    let place = Place { interface: &link.name, ifindex: link.index, mtu: link.mtu, local: identity.local };
+    let place = Place {
+        interface: &link.name,
+        ifindex: link.index,
+        mtu: link.mtu,
+        local: identity.local,
+        addresses: &identity.addresses,
+    };
     let view = View::new(&identity.mesh, identity.own, place, &known_peers)?;
     pins.create()?;
     let underlay = &identity.mesh.underlay;
     let devices = devices::ensure(netlink, &view, underlay.private_port, &known_devices).await?;
     let mut object = Object::load(pins, underlay.fdb_size)?;
     let mut tables = Tables::open(pins)?;
-    fill(&mut tables, &view, &devices, &identity.addresses)?;
+    fill(&mut tables, &view, &devices)?;
     tables.set_fact(Fact::UdpPort, &devices.port_text(view.port))?;
     let mode = attach_programs(args.mode, &mut object, pins, &view, &devices, netlink).await?;
     tables.set_fact(Fact::Mode, &mode.to_string())?;

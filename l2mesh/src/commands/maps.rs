@@ -204,9 +204,7 @@ pub(crate) fn peers(tables: &Tables, vni: Option<u32>) -> anyhow::Result<Vec<Pee
                 kind: if peer.flags & Peer::PLAIN == 0 { "l2mesh" } else { "vxlan" },
                 node_id: peer.node_id,
                 interface: interface(next_hop.ifindex),
-                next_hop: next_hop
-                    .is_known()
-                    .then(|| next_hop.template.parsed().outer.ethernet.destination.to_string()),
+                next_hop: next_hop.is_known().then(|| next_hop.template.ethernet().destination.to_string()),
                 mtu: next_hop.mtu,
                 sent_frames: counter.sent.frames,
                 sent_octets: counter.sent.octets,

@@ -165,6 +165,13 @@ impl Mesh {
         }
     }
 
+    /// Where `seer` reaches `node`. Wants host names resolved.
+    #[must_use]
+    pub(crate) fn address_of(&self, node: usize, seer: usize) -> Option<IpAddr> {
+        let node = &self.nodes[node];
+        node.from.get(&seer).copied().or_else(|| node.address.ip())
+    }
+
     /// Octets that the outer headers take: the same on every host of the mesh. Wants host names resolved.
     #[must_use]
     pub(crate) fn overhead(&self) -> u32 {

@@ -1,7 +1,5 @@
 //! What a valid configuration asks for that this version does not do. A feature that arrives deletes its lines here.
 
-use std::net::IpAddr;
-
 use serde::Serialize;
 
 use super::{Mesh, Network, Node};
@@ -42,14 +40,6 @@ impl Mesh {
 fn of_node(node: &Node) -> Vec<NotYet> {
     let name = &node.name;
     let mut list = Vec::new();
-    if let Some(ip) = node.address.ip().iter().chain(node.from.values()).find(|ip| IpAddr::is_ipv6(ip)) {
-        list.push(refuse(format!(
-            "node {name:?}: {ip} is an IPv6 address, this version carries frames over IPv4 only"
-        )));
-    }
-    if node.udp_checksum {
-        list.push(refuse(format!("node {name:?}: udp-checksum: this version sends a UDP checksum of zero")));
-    }
     if node.relay {
         list.push(warn(format!("node {name:?}: relay: this version does not relay")));
     }
@@ -84,9 +74,6 @@ fn of_network(network: &Network) -> Vec<NotYet> {
     if network.neighbour_suppression {
         let text = format!("network {name:?}: neighbour-suppression: this version floods ARP and neighbour discovery");
         list.push(warn(text));
-    }
-    if network.tos.is_some() {
-        list.push(warn(format!("network {name:?}: tos: this version sends with DSCP 0")));
     }
     list
 }

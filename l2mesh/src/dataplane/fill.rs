@@ -20,17 +20,21 @@ use super::{
     tables::{Tables, reconcile, remove},
     view::{NetworkView, View},
 };
+use crate::config::Tos;
 
 /// A veth end takes frames of its MTU, an Ethernet header and one VLAN tag (`is_skb_forwardable` in net/core/dev.c).
 const VETH_EXTRA: u32 = 14 + 4;
 
 /// Writes everything but `META` and the next hops. What an earlier attach left and is still right stays untouched.
-pub(crate) fn fill(tables: &mut Tables, view: &View, devices: &Devices, addresses: &[IpAddr]) -> anyhow::Result<()> {
-    write_settings(tables, view, devices, addresses)?;
+pub(crate) fn fill(tables: &mut Tables, view: &View, devices: &Devices) -> anyhow::Result<()> {
+    write_settings(tables, view, devices)?;
     let others = write_peers(tables, view)?;
     reconcile(
         &mut tables.flood,
-        view.networks.iter().map(|network| (network.vni, FloodList::new(network.members.iter().copied()))),
+        view.networks.iter().map(|network| {
+            let members = network.members.iter().filter_map(|&id| view.peers.iter().find(|peer| peer.id == id));
+            (network.vni, FloodList::new(members.map(|peer| (peer.id, peer.way))))
+        }),
     )?;
     let networks: Vec<_> = view
         .networks
@@ -40,8 +44,8 @@ pub(crate) fn fill(tables: &mut Tables, view: &View, devices: &Devices, addresse
         .collect();
     reconcile(&mut tables.networks, networks)?;
     // Shortcuts are for the agent to open, once it has looked.
-    let ports = devices.networks.iter().flat_map(|pair| {
-        let port = Port { vni: pair.vni, flags: 0, netns_cookie: 0 };
+    let ports = view.networks.iter().zip(&devices.networks).flat_map(|(network, pair)| {
+        let port = port_value(network);
         [Some((pair.hidden, port)), pair.overlay.as_ref().map(|overlay| (overlay.index, port))]
     });
     reconcile(&mut tables.ports, ports.flatten())?;
@@ -55,8 +59,10 @@ pub(crate) fn network_value(network: &NetworkView, pair: &Pair) -> Network {
         port_ifindex: pair.hidden,
         overlay_ifindex: pair.overlay.as_ref().map_or(0, |overlay| overlay.index),
         max_frame: pair.overlay.as_ref().map_or(network.mtu, |overlay| overlay.mtu) + VETH_EXTRA,
-        flags: if network.link_local { Network::CARRY_LINK_LOCAL } else { 0 },
+        flags: flags(network),
         mac: pair.mac,
+        storm_limit: network.storm_limit,
+        macs_per_peer: network.macs_per_peer,
         ..Network::zeroed()
     };
     for &peer in &network.members {
@@ -65,22 +71,43 @@ pub(crate) fn network_value(network: &NetworkView, pair: &Pair) -> Network {
     value
 }
 
-/// Ports, devices, and the addresses for which frames are received: the outer source, and what else of IPv4 the
-/// underlay interface has, as far as there is room.
-pub(crate) fn write_settings(
-    tables: &mut Tables,
-    view: &View,
-    devices: &Devices,
-    addresses: &[IpAddr],
-) -> anyhow::Result<()> {
-    let first = Ipv4Octets::from(view.local);
-    let mut local = [first; 4];
-    let others = addresses.iter().filter_map(|address| match address {
-        IpAddr::V4(address) => Some(Ipv4Octets::from(*address)).filter(|&address| address != first),
+/// What a network's interfaces have in common; the shortcut is for the agent to open.
+pub(crate) fn port_value(network: &NetworkView) -> Port {
+    let tos = match network.tos {
+        None => 0,
+        Some(Tos::Fixed(tos)) => u32::from(tos),
+        Some(Tos::Inherit) => Port::INHERIT_TOS,
+    };
+    Port { vni: network.vni, flags: flags(network), netns_cookie: 0, tos, storm_limit: network.storm_limit }
+}
+
+fn flags(network: &NetworkView) -> u32 {
+    [
+        (network.link_local, Network::CARRY_LINK_LOCAL),
+        (network.mss_clamp, Network::CLAMP_MSS),
+        (network.suppress, Network::SUPPRESS),
+    ]
+    .iter()
+    .filter(|(is_set, _)| *is_set)
+    .fold(0, |flags, (_, flag)| flags | flag)
+}
+
+/// Ports, devices, and the addresses for which frames are received: the outer sources, and what else the underlay
+/// interface has, as far as there is room.
+pub(crate) fn write_settings(tables: &mut Tables, view: &View, devices: &Devices) -> anyhow::Result<()> {
+    let sources = view.peers.iter().filter_map(|peer| view.source_towards(peer));
+    let mut all: Vec<IpAddr> = sources.chain(view.addresses.iter().copied()).collect();
+    let mut seen = HashSet::new();
+    all.retain(|address| seen.insert(*address));
+    let mut local = all.iter().filter_map(|address| match address {
+        IpAddr::V4(address) => Some(Ipv4Octets::from(*address)),
         IpAddr::V6(_) => None,
     });
-    for (place, address) in local.iter_mut().skip(1).zip(others) {
-        *place = address;
+    let first = local.next().unwrap_or_default();
+    let local = [first, local.next().unwrap_or(first), local.next().unwrap_or(first), local.next().unwrap_or(first)];
+    let mut local_v6 = [VtepAddress::zeroed(); 4];
+    for (place, address) in local_v6.iter_mut().zip(all.iter().filter(|address| address.is_ipv6())) {
+        *place = VtepAddress::from(*address);
     }
     let settings = Settings {
         port: view.port,
@@ -88,6 +115,7 @@ pub(crate) fn write_settings(
         helper_ifindex: devices.helper.index,
         underlay_ifindex: view.ifindex,
         local,
+        local_v6,
     };
     if tables.settings.get(&0, 0)? != settings {
         tables.settings.set(0, settings, 0).context("cannot write SETTINGS")?;

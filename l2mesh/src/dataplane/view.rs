@@ -1,17 +1,17 @@
 //! What the configuration means on this host: who I am, who the peers are, which networks are mine.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::{bail, ensure};
 use l2mesh_common::{
-    tables::{MAX_PEERS, PEER_SLOTS, PeerId},
+    tables::{MAX_PEERS, PEER_SLOTS, PeerId, Way},
     wire::MacAddr,
 };
 
-use crate::config::{Cidr, Mesh, NodeKind};
+use crate::{
+    agent::own_address::Local,
+    config::{Cidr, Mesh, NodeKind, OVERHEAD_IPV4, OVERHEAD_IPV6, Tos},
+};
 
 /// One mesh as seen from one of its nodes.
 #[derive(Clone, Debug)]
@@ -22,12 +22,12 @@ pub(crate) struct View {
     pub(crate) ifindex: u32,
     /// This node's name.
     pub(crate) node: String,
-    /// Outer source address.
-    pub(crate) local: Ipv4Addr,
+    /// Outer source addresses.
+    pub(crate) local: Local,
+    /// The addresses of the underlay interface.
+    pub(crate) addresses: Vec<IpAddr>,
     /// UDP port of the mesh.
     pub(crate) port: u16,
-    /// Octets of the outer headers.
-    pub(crate) overhead: u32,
     /// The other nodes with which a network is shared.
     pub(crate) peers: Vec<PeerView>,
     /// The networks of which this node is a member.
@@ -45,8 +45,21 @@ pub(crate) struct PeerView {
     pub(crate) node_id: u32,
     /// Where this node reaches it, and from where it sends.
     pub(crate) address: IpAddr,
+    /// The address under which it knows this node, where that is not the usual one.
+    pub(crate) knows_us_as: Option<IpAddr>,
     /// True for a kernel vxlan device.
     pub(crate) is_plain: bool,
+    /// Who puts the outer header on.
+    pub(crate) way: Way,
+    /// The UDP checksum must not be left out.
+    pub(crate) udp_checksum: bool,
+}
+
+impl PeerView {
+    /// Octets of the outer headers towards it.
+    pub(crate) fn overhead(&self) -> u32 {
+        if self.address.is_ipv4() { OVERHEAD_IPV4 } else { OVERHEAD_IPV6 }
+    }
 }
 
 /// A network.
@@ -70,6 +83,16 @@ pub(crate) struct NetworkView {
     pub(crate) macs: Vec<(MacAddr, PeerId)>,
     /// Carry 01:80:c2:00:00:0x.
     pub(crate) link_local: bool,
+    /// DSCP of the outer header.
+    pub(crate) tos: Option<Tos>,
+    /// Lower the MSS of TCP connections.
+    pub(crate) mss_clamp: bool,
+    /// Answer ARP and neighbour solicitations.
+    pub(crate) suppress: bool,
+    /// Frames flooded per second, 0 without limit.
+    pub(crate) storm_limit: u32,
+    /// MAC addresses behind one peer, 0 without limit.
+    pub(crate) macs_per_peer: u32,
 }
 
 /// The underlay interface and address for which a view is made.
@@ -78,10 +101,26 @@ pub(crate) struct Place<'a> {
     pub(crate) interface: &'a str,
     pub(crate) ifindex: u32,
     pub(crate) mtu: u32,
-    pub(crate) local: Ipv4Addr,
+    pub(crate) local: Local,
+    pub(crate) addresses: &'a [IpAddr],
+}
+
+/// Our program leaves UDP checksums out: with them, a GSO frame would have to be cut first.
+fn way(peer: IpAddr, by_helper: bool) -> Way {
+    match (peer, by_helper) {
+        (IpAddr::V4(_), false) => Way::V4,
+        (IpAddr::V6(_), false) => Way::V6,
+        (IpAddr::V4(_), true) => Way::HelperV4,
+        (IpAddr::V6(_), true) => Way::HelperV6,
+    }
 }
 
 impl View {
+    /// The outer source towards a peer.
+    pub(crate) fn source_towards(&self, peer: &PeerView) -> Option<IpAddr> {
+        peer.knows_us_as.filter(|address| self.addresses.contains(address)).or_else(|| self.local.towards(peer.address))
+    }
+
     /// The mesh as node `own` sees it. `known` says which peer ids are taken already, by address: a peer keeps its id
     /// across configurations, because the FDB refers to it.
     ///
@@ -97,7 +136,7 @@ impl View {
         let mut peers = Vec::new();
         for &index in &others {
             let other = &mesh.nodes[index];
-            let Some(address) = other.from.get(&own).copied().or_else(|| other.address.ip()) else {
+            let Some(address) = mesh.address_of(index, own) else {
                 bail!("node {:?}: {} is not resolved", other.name, other.address);
             };
             let id = known.iter().find(|(at, _)| *at == address).map(|&(_, id)| id);
@@ -113,8 +152,16 @@ impl View {
             };
             ids[index] = Some(id);
             let other = &mesh.nodes[index];
-            let is_plain = other.kind == NodeKind::Vxlan;
-            views.push(PeerView { id, name: other.name.clone(), node_id: other.id, address, is_plain });
+            views.push(PeerView {
+                id,
+                name: other.name.clone(),
+                node_id: other.id,
+                address,
+                knows_us_as: node.from.get(&index).copied(),
+                is_plain: other.kind == NodeKind::Vxlan,
+                way: way(address, other.udp_checksum),
+                udp_checksum: other.udp_checksum,
+            });
         }
         let networks = mine.into_iter().map(|network| {
             Ok(NetworkView {
@@ -127,6 +174,11 @@ impl View {
                 members: network.members.iter().filter_map(|&member| ids[member]).collect(),
                 macs: network.macs.iter().filter_map(|&(mac, at)| Some((mac, ids[at]?))).collect(),
                 link_local: network.link_local,
+                tos: network.tos,
+                mss_clamp: network.mss_clamp,
+                suppress: network.neighbour_suppression,
+                storm_limit: network.storm_limit.unwrap_or(0),
+                macs_per_peer: network.macs_per_peer.unwrap_or(0),
             })
         });
         Ok(Self {
@@ -134,8 +186,8 @@ impl View {
             ifindex: place.ifindex,
             node: node.name.clone(),
             local: place.local,
+            addresses: place.addresses.to_vec(),
             port: mesh.underlay.port,
-            overhead: mesh.overhead(),
             peers: views,
             networks: networks.collect::<anyhow::Result<_>>()?,
         })

@@ -1,0 +1,238 @@
+//! The other nodes: how frames reach them, by address and by network.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bytemuck::{Pod, Zeroable};
+
+use super::{MAX_PEERS, PeerId};
+use crate::wire::{Be16, Ipv4Octets, Ipv6Octets, Template};
+
+/// Another node, seen from this one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Peer {
+    /// Which of the two next hops is in force. The agent writes the other one first, then turns
+    /// this over in a second update, so that no program reads half of each.
+    pub active: u32,
+    /// [`Peer::PLAIN`].
+    pub flags: u32,
+    /// Node id (design.md 4).
+    pub node_id: u32,
+    /// How many places of `paths` are used.
+    pub path_count: u32,
+    /// Over which peer each path leaves: place 0 is the peer itself, the others relays ([`crate::path`]).
+    pub paths: [PeerId; crate::path::MAX_PATHS],
+    /// The two next hops.
+    pub next_hop: [NextHop; 2],
+}
+
+impl Peer {
+    /// A kernel vxlan device: direct path only, reserved bits always zero.
+    pub const PLAIN: u32 = 1;
+
+    /// The next hop in force.
+    #[inline(always)]
+    #[must_use]
+    pub const fn current(&self) -> &NextHop {
+        // Two places named, not indexed: no bounds check in the kernel program.
+        if self.active == 0 { &self.next_hop[0] } else { &self.next_hop[1] }
+    }
+}
+
+/// How frames to a peer leave this host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct NextHop {
+    /// The interface; 0 while the next hop is not known.
+    pub ifindex: u32,
+    /// Greatest inner frame without its Ethernet header (the inner MTU of this path), octets.
+    pub mtu: u32,
+    /// A [`Way`].
+    pub way: u32,
+    /// [`NextHop::CHECKSUM`].
+    pub flags: u32,
+    /// The outer header without what differs from frame to frame.
+    pub template: Template,
+}
+
+impl NextHop {
+    /// The peer wants UDP checksums, which only the kernel's vxlan device can give without losing GSO.
+    pub const CHECKSUM: u32 = 1;
+    /// Not known.
+    pub const UNKNOWN: Self = Self { ifindex: 0, mtu: 0, way: 0, flags: 0, template: Template::EMPTY };
+
+    /// True if frames can be sent.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_known(&self) -> bool {
+        self.ifindex != 0
+    }
+
+    /// How the outer header gets onto a frame.
+    #[inline(always)]
+    #[must_use]
+    pub const fn way(&self) -> Way {
+        match self.way {
+            0 => Way::V4,
+            1 => Way::V6,
+            2 => Way::HelperV4,
+            _ => Way::HelperV6,
+        }
+    }
+
+    /// True if the UDP checksum must not be left out.
+    #[inline(always)]
+    #[must_use]
+    pub const fn wants_checksum(&self) -> bool {
+        self.flags & Self::CHECKSUM != 0
+    }
+
+    /// True if a frame of `frame_len` octets, Ethernet header included, fits; GSO frames always do, because
+    /// the overlay's MTU bounds their segments.
+    #[inline(always)]
+    #[must_use]
+    pub const fn takes(&self, frame_len: u32, is_gso: bool) -> bool {
+        is_gso || frame_len <= self.mtu + crate::wire::EthernetHeader::LEN as u32
+    }
+}
+
+/// Who puts the outer header on, and of which family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Way {
+    /// Our program, IPv4.
+    V4 = 0,
+    /// Our program, IPv6.
+    V6 = 1,
+    /// The kernel's vxlan device, IPv4: for underlays without Ethernet header, and peers that want UDP checksums.
+    HelperV4 = 2,
+    /// The kernel's vxlan device, IPv6.
+    HelperV6 = 3,
+}
+
+/// An outer address of either family: 16 octets, IPv4 as IPv4-mapped IPv6 (RFC 4291 section 2.5.5.2), in wire order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct VtepAddress([u32; 4]);
+
+impl VtepAddress {
+    /// Of an IPv4 header's address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v4(address: Ipv4Octets) -> Self {
+        Self([0, 0, 0xffff_u32.to_be(), u32::from_ne_bytes(address.0)])
+    }
+
+    /// Of an IPv6 header's address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v6(address: Ipv6Octets) -> Self {
+        let [a, b, c, d, e, f, g, h] = address.0;
+        // Wire order: the first octet has the lowest address.
+        Self([pair(a, b), pair(c, d), pair(e, f), pair(g, h)])
+    }
+
+    /// Of the words of an IPv6 address in wire order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_words(words: [u32; 4]) -> Self {
+        Self(words)
+    }
+
+    /// Back to what people read.
+    #[must_use]
+    pub fn ip(self) -> IpAddr {
+        Ipv6Addr::from(bytemuck::cast::<_, [u8; 16]>(self.0)).to_canonical()
+    }
+}
+
+#[inline(always)]
+const fn pair(first: Be16, second: Be16) -> u32 {
+    first.octets() as u32 | (second.octets() as u32) << 16
+}
+
+impl From<IpAddr> for VtepAddress {
+    fn from(address: IpAddr) -> Self {
+        let octets = match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+            IpAddr::V6(address) => address.octets(),
+        };
+        Self(bytemuck::cast(octets))
+    }
+}
+
+impl From<Ipv4Addr> for VtepAddress {
+    fn from(address: Ipv4Addr) -> Self {
+        Self::v4(address.into())
+    }
+}
+
+/// Every peer of one network that gets a copy of what is flooded, those of one [`Way`] together: each way puts its outer
+/// header on once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct FloodList {
+    /// Peers that the helper device sends to: the first places.
+    pub by_helper: u16,
+    /// Peers over IPv6: the places behind those.
+    pub over_v6: u16,
+    /// Peers over IPv4: the places behind those.
+    pub over_v4: u16,
+    /// Zero.
+    pub reserved: u16,
+    /// Peer ids.
+    pub peers: [u16; MAX_PEERS],
+}
+
+impl FloodList {
+    /// A list of these peers; what exceeds [`MAX_PEERS`] is left out.
+    #[must_use]
+    pub fn new(peers: impl IntoIterator<Item = (PeerId, Way)> + Clone) -> Self {
+        let mut list = Self::zeroed();
+        let mut places = list.peers.iter_mut();
+        let mut take = |wanted: [Way; 2]| {
+            let mut count = 0;
+            let those = peers.clone().into_iter().filter(|(_, way)| wanted.contains(way));
+            for ((peer, _), place) in those.zip(&mut places) {
+                *place = peer as u16;
+                count += 1;
+            }
+            count
+        };
+        (list.by_helper, list.over_v6, list.over_v4) =
+            (take([Way::HelperV4, Way::HelperV6]), take([Way::V6; 2]), take([Way::V4; 2]));
+        list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn address_round_trip(octets: [u8; 4], wide: [u8; 16]) {
+            let four = IpAddr::from(octets);
+            prop_assert_eq!(VtepAddress::from(four).ip(), four);
+            prop_assert_eq!(VtepAddress::from(four), VtepAddress::v4(Ipv4Octets(octets)));
+            let six = Ipv6Addr::from(wide);
+            prop_assert_eq!(VtepAddress::from(IpAddr::V6(six)).ip(), IpAddr::V6(six).to_canonical());
+            prop_assert_eq!(VtepAddress::from(IpAddr::V6(six)), VtepAddress::v6(six.into()));
+        }
+    }
+
+    #[test]
+    fn flood_list_is_cut_at_its_size() {
+        let list = FloodList::new((0..600).map(|peer| (peer, Way::V4)));
+        assert_eq!((list.by_helper, list.over_v6, list.over_v4), (0, 0, 512));
+    }
+
+    #[test]
+    fn flood_list_is_sorted_by_way() {
+        let list = FloodList::new([(7, Way::V4), (9, Way::HelperV6), (3, Way::V6), (4, Way::HelperV4), (5, Way::V4)]);
+        assert_eq!((list.by_helper, list.over_v6, list.over_v4), (2, 1, 2));
+        assert_eq!(list.peers[..6], [9, 4, 3, 7, 5, 0]);
+    }
+}

@@ -1,0 +1,84 @@
+//! Frames at the XDP hook.
+#![expect(unsafe_code, reason = "packet access and helper calls")]
+
+use aya_ebpf::{
+    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_get_buff_len},
+    programs::XdpContext,
+};
+use bytemuck::NoUninit;
+use l2mesh_common::verdict::Verdict;
+
+use super::{Family, Packet};
+
+/// A frame at the XDP hook.
+pub(crate) struct Frame {
+    context: XdpContext,
+}
+
+impl Packet for Frame {
+    #[inline(always)]
+    fn data(&self) -> usize {
+        self.context.data()
+    }
+
+    #[inline(always)]
+    fn data_end(&self) -> usize {
+        self.context.data_end()
+    }
+
+    #[inline(always)]
+    fn frame_len(&self) -> u32 {
+        // SAFETY: takes the context as it is. It counts the fragments too.
+        unsafe { bpf_xdp_get_buff_len(self.context.ctx) as u32 }
+    }
+
+    #[inline(always)]
+    fn replace<T: NoUninit>(&mut self, offset: u32, value: &T) -> Result<(), Verdict> {
+        let start = self.data() + offset as usize;
+        if start + size_of::<T>() > self.data_end() {
+            return Err(Verdict::StoreFailed);
+        }
+        // SAFETY: the check bounds the access, and `&mut self` says that no header is borrowed.
+        unsafe { (start as *mut T).write(*value) };
+        Ok(())
+    }
+}
+
+impl Frame {
+    #[inline(always)]
+    pub(crate) fn new(context: XdpContext) -> Self {
+        Self { context }
+    }
+
+    /// Makes room for metadata. Drivers that know none refuse; the frame is then as it was.
+    #[inline(always)]
+    pub(crate) fn reserve_metadata<T>(&mut self) -> Result<(), Verdict> {
+        // SAFETY: takes the context as it is.
+        match unsafe { bpf_xdp_adjust_meta(self.context.ctx, -(size_of::<T>() as u32).cast_signed()) } {
+            0 => Ok(()),
+            _ => Err(Verdict::NoMetadata),
+        }
+    }
+
+    /// Takes the outer header off; metadata moves along.
+    #[inline(always)]
+    pub(crate) fn pop_outer(&mut self, family: Family) -> Result<(), Verdict> {
+        // SAFETY: takes the context as it is.
+        match unsafe { bpf_xdp_adjust_head(self.context.ctx, family.outer().cast_signed()) } {
+            0 => Ok(()),
+            _ => Err(Verdict::DecapFailed),
+        }
+    }
+
+    /// Fills the room that [`Self::reserve_metadata`] made.
+    #[inline(always)]
+    pub(crate) fn store_metadata<T: NoUninit>(&mut self, value: &T) -> Result<(), Verdict> {
+        let start = self.context.metadata();
+        if start + size_of::<T>() > self.data() {
+            return Err(Verdict::StoreFailed);
+        }
+        // SAFETY: the check bounds the access.
+        unsafe { (start as *mut T).write(*value) };
+        Ok(())
+    }
+}
