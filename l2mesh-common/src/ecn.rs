@@ -9,7 +9,7 @@ const CE: u8 = 0b11;
 
 /// The outer octet for a packet of `inner`: DSCP `dscp` (in its place), ECN copied. A mark on the inner packet stays there and is
 /// sent as ECT(0), so that marks made on the way can be told (RFC 3168 section 9.1.1; `INET_ECN_encapsulate` in
-/// include/net/inet_ecn.h).
+/// `include/net/inet_ecn.h`).
 #[inline(always)]
 #[must_use]
 pub const fn outer_tos(dscp: u8, inner: u8) -> u8 {

@@ -127,9 +127,9 @@ impl VtepAddress {
     #[inline(always)]
     #[must_use]
     pub const fn v6(address: Ipv6Octets) -> Self {
-        let [a, b, c, d, e, f, g, h] = address.0;
+        let half = &address.0;
         // Wire order: the first octet has the lowest address.
-        Self([pair(a, b), pair(c, d), pair(e, f), pair(g, h)])
+        Self([pair(half[0], half[1]), pair(half[2], half[3]), pair(half[4], half[5]), pair(half[6], half[7])])
     }
 
     /// Of the words of an IPv6 address in wire order.
@@ -187,14 +187,14 @@ pub struct FloodList {
 impl FloodList {
     /// A list of these peers; what exceeds [`MAX_PEERS`] is left out.
     #[must_use]
-    pub fn new(peers: impl IntoIterator<Item = (PeerId, Way)> + Clone) -> Self {
+    pub fn new(peers: &[(PeerId, Way)]) -> Self {
         let mut list = Self::zeroed();
         let mut places = list.peers.iter_mut();
         let mut take = |wanted: [Way; 2]| {
             let mut count = 0;
-            let those = peers.clone().into_iter().filter(|(_, way)| wanted.contains(way));
+            let those = peers.iter().filter(|(_, way)| wanted.contains(way));
             for ((peer, _), place) in those.zip(&mut places) {
-                *place = peer as u16;
+                *place = *peer as u16;
                 count += 1;
             }
             count
@@ -225,13 +225,13 @@ mod tests {
 
     #[test]
     fn flood_list_is_cut_at_its_size() {
-        let list = FloodList::new((0..600).map(|peer| (peer, Way::V4)));
+        let list = FloodList::new(&(0..600).map(|peer| (peer, Way::V4)).collect::<std::vec::Vec<_>>());
         assert_eq!((list.by_helper, list.over_v6, list.over_v4), (0, 0, 512));
     }
 
     #[test]
     fn flood_list_is_sorted_by_way() {
-        let list = FloodList::new([(7, Way::V4), (9, Way::HelperV6), (3, Way::V6), (4, Way::HelperV4), (5, Way::V4)]);
+        let list = FloodList::new(&[(7, Way::V4), (9, Way::HelperV6), (3, Way::V6), (4, Way::HelperV4), (5, Way::V4)]);
         assert_eq!((list.by_helper, list.over_v6, list.over_v4), (2, 1, 2));
         assert_eq!(list.peers[..6], [9, 4, 3, 7, 5, 0]);
     }

@@ -159,10 +159,9 @@ impl Template {
     #[must_use]
     pub fn addresses_v6(&self) -> [[u32; 4]; 2] {
         // They stand at octets 22 and 38: two octets before a word's end.
-        let w = &self.0;
-        let at = |high: u64, low: u64| [(high >> 48 | low << 16) as u32, (low >> 16) as u32];
-        let [a, b, c, d] = [at(w[2], w[3]), at(w[3], w[4]), at(w[4], w[5]), at(w[5], w[6])];
-        [[a[0], a[1], b[0], b[1]], [c[0], c[1], d[0], d[1]]]
+        let words = &self.0;
+        let pair = |at: usize| [(words[at] >> 48 | words[at + 1] << 16) as u32, (words[at + 1] >> 16) as u32];
+        [2, 4].map(|at| [pair(at), pair(at + 1)]).map(|[high, low]| [high[0], high[1], low[0], low[1]])
     }
 }
 
@@ -174,6 +173,17 @@ struct Words<const N: usize>([u64; N]);
 const _: () = assert!(cfg!(target_endian = "little"));
 
 impl<const N: usize> Words<N> {
+    #[inline(always)]
+    const fn first<const M: usize>(&self) -> Words<M> {
+        let mut words = [0; M];
+        let mut index = 0;
+        while index < M {
+            words[index] = self.0[index];
+            index += 1;
+        }
+        Words(words)
+    }
+
     #[inline(always)]
     const fn get(&self, offset: usize) -> u16 {
         ((self.0[offset / 8] >> (offset % 8 * 8)) as u16).swap_bytes()
@@ -222,11 +232,10 @@ impl HeadersV4 {
         const TOTAL_LENGTH: usize = 16;
         const CHECKSUM: usize = 24;
         const UDP: usize = 34;
-        let [a, b, c, d, e, f, g, h, ..] = template.0;
-        let mut words = Words([a, b, c, d, e, f, g, h]);
+        let mut words = Words(template.0).first::<8>();
         let total_length = words.set_udp(UDP, frame).wrapping_add(Ipv4Header::LEN as u16);
         let checksum = with_added(words.get(CHECKSUM), total_length, frame.tos);
-        words.set(VERSION_TOS, Be16::new(0x4500 | frame.tos as u16));
+        words.set(VERSION_TOS, Be16::new(0x4500 | u16::from(frame.tos)));
         words.set(TOTAL_LENGTH, Be16::new(total_length));
         words.set(CHECKSUM, Be16::new(checksum));
         Self(words)
@@ -260,7 +269,7 @@ impl HeadersV6 {
         const UDP: usize = 54;
         let mut words = Words(template.0);
         let payload_length = words.set_udp(UDP, frame);
-        words.set(VERSION_CLASS, Be16::new(0x6000 | (frame.tos as u16) << 4));
+        words.set(VERSION_CLASS, Be16::new(0x6000 | u16::from(frame.tos) << 4));
         words.set(PAYLOAD_LENGTH, Be16::new(payload_length));
         Self(words)
     }
@@ -269,8 +278,7 @@ impl HeadersV6 {
     #[inline(always)]
     #[must_use]
     pub const fn words(self) -> ([u64; 10], u32) {
-        let [a, b, c, d, e, f, g, h, i, j, last] = self.0.0;
-        ([a, b, c, d, e, f, g, h, i, j], last as u32)
+        (self.0.first::<10>().0, self.0.0[10] as u32)
     }
 
     /// Field by field, as a receiver reads it.

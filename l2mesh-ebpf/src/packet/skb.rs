@@ -219,7 +219,7 @@ impl Skb {
     /// Takes the room away by which an outer header of IPv6 is longer than one of IPv4, after [`Self::push_behind`].
     #[inline(always)]
     pub(crate) fn shrink_to_v4(&mut self) -> Result<(), Verdict> {
-        const ROOM: i32 = (Ipv6Header::LEN - Ipv4Header::LEN) as i32;
+        const ROOM: u32 = (Ipv6Header::LEN - Ipv4Header::LEN) as u32;
         self.pop(ROOM, BPF_F_ADJ_ROOM_DECAP_L3_IPV4).map_err(|()| Verdict::EncapFailed)
     }
 
@@ -227,15 +227,16 @@ impl Skb {
     /// On failure the frame is as it was.
     #[inline(always)]
     pub(crate) fn pop_outer(&mut self, family: Family) -> Result<(), Verdict> {
-        self.pop(family.outer().cast_signed(), 0).map_err(|()| Verdict::DecapFailed)
+        self.pop(family.outer(), 0).map_err(|()| Verdict::DecapFailed)
     }
 
     #[inline(always)]
-    fn pop(&mut self, octets: i32, flags: u32) -> Result<(), ()> {
+    fn pop(&mut self, octets: u32, flags: u32) -> Result<(), ()> {
         const FLAGS: u32 = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
         // SAFETY: see `push_behind`.
-        match unsafe { bpf_skb_adjust_room(self.context.skb.skb, -octets, BPF_ADJ_ROOM_MAC, u64::from(FLAGS | flags)) }
-        {
+        match unsafe {
+            bpf_skb_adjust_room(self.context.skb.skb, -octets.cast_signed(), BPF_ADJ_ROOM_MAC, u64::from(FLAGS | flags))
+        } {
             0 => Ok(()),
             _ => Err(()),
         }

@@ -33,7 +33,7 @@ pub(crate) fn fill(tables: &mut Tables, view: &View, devices: &Devices) -> anyho
         &mut tables.flood,
         view.networks.iter().map(|network| {
             let members = network.members.iter().filter_map(|&id| view.peers.iter().find(|peer| peer.id == id));
-            (network.vni, FloodList::new(members.map(|peer| (peer.id, peer.way))))
+            (network.vni, FloodList::new(&members.map(|peer| (peer.id, peer.way)).collect::<Vec<_>>()))
         }),
     )?;
     let networks: Vec<_> = view
