@@ -1,7 +1,7 @@
 //! The underlay: wires between hosts, a switch or a router in the middle, and cuts.
 
 use std::array;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use l2mesh_common::wire::MacAddr;
 
@@ -19,6 +19,16 @@ pub enum Wire {
     Plain,
 }
 
+/// Of which IP version the addresses are that the mesh is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Family {
+    /// IPv4.
+    #[default]
+    V4,
+    /// IPv6.
+    V6,
+}
+
 /// How hosts are wired.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Wiring {
@@ -32,11 +42,25 @@ pub struct Wiring {
     pub queues: u32,
     /// Adds IPv6 addresses to the underlay.
     pub ipv6: bool,
+    /// Which of its addresses a host is called by ([`Host::vtep`]); IPv6 adds those too.
+    pub family: Family,
 }
 
 impl Default for Wiring {
     fn default() -> Self {
-        Self { wire: Wire::Frames, interface: "eth0".to_owned(), mtu: 1500, queues: 2, ipv6: false }
+        Self { wire: Wire::Frames, interface: "eth0".to_owned(), mtu: 1500, queues: 2, ipv6: false, family: Family::V4 }
+    }
+}
+
+impl Wiring {
+    /// As by default, with the mesh over one IP version.
+    #[must_use]
+    pub fn over(family: Family) -> Self {
+        Self { family, ..Self::default() }
+    }
+
+    fn has_ipv6(&self) -> bool {
+        self.ipv6 || self.family == Family::V6
     }
 }
 
@@ -51,6 +75,8 @@ pub struct Uplink {
     pub address: Ipv4Addr,
     /// Its address with [`Wiring::ipv6`].
     pub address6: Option<Ipv6Addr>,
+    /// The one of the two that the mesh is told ([`Wiring::family`]).
+    pub vtep: IpAddr,
     /// Bits of the IPv4 prefix; IPv6 has 64.
     pub prefix: u8,
     /// The router, where there is one.
@@ -80,6 +106,8 @@ enum Kind {
 const BRIDGE: &str = "switch";
 /// Where cut traffic goes: a bridge without ports.
 const VOID: &str = "void";
+/// The router's link-local address on every port.
+const ROUTER: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
 impl Lab {
     /// Two hosts on one wire.
@@ -246,6 +274,9 @@ impl Fabric {
                 self.host.run(&format!("ip link set dev {port} master {BRIDGE}"));
             }
             Kind::Router => {
+                if plan.gateway6.is_some() {
+                    ready_for_ipv6(&self.host, &port, ROUTER);
+                }
                 for (address, bits) in plan.gateways() {
                     self.host.add_address(&port, &format!("{address}/{bits}"));
                 }
@@ -280,9 +311,10 @@ fn add_veth(near_host: &Host, near: &str, far_host: &Host, far: &str, wiring: &W
 }
 
 fn connect_uplink(host: &Host, plan: &Plan, port: String, interface: &str) -> Uplink {
-    let &Plan { address, address6, prefix, gateway, gateway6 } = plan;
+    let &Plan { address, address6, family, prefix, gateway, gateway6 } = plan;
     host.add_address(interface, &format!("{address}/{prefix}"));
     if let Some(address) = address6 {
+        ready_for_ipv6(host, interface, plan.link_local());
         host.add_address(interface, &format!("{address}/64"));
     }
     host.run(&format!("ip link set dev {interface} up"));
@@ -290,21 +322,33 @@ fn connect_uplink(host: &Host, plan: &Plan, port: String, interface: &str) -> Up
         if let Some(gateway) = gateway {
             host.run(&format!("ip route add default via {gateway}"));
         }
-        if let Some(gateway) = gateway6 {
-            host.run(&format!("ip route add default via {gateway}"));
+        if gateway6.is_some() {
+            // As routers announce themselves (RFC 4861 section 6.1.2).
+            host.run(&format!("ip route add default via {ROUTER} dev {interface}"));
         }
     }
     let interface = interface.to_owned();
     let mac = host.mac(&interface);
-    let uplink = Uplink { interface, mac, address, address6, prefix, gateway, gateway6, port };
+    let vtep = match (family, address6) {
+        (Family::V6, Some(address)) => address.into(),
+        _ => address.into(),
+    };
+    let uplink = Uplink { interface, mac, address, address6, vtep, prefix, gateway, gateway6, port };
     host.add_uplink(uplink.clone());
     uplink
+}
+
+/// The link-local address without which the kernel solicits no neighbour; no address comes by itself.
+fn ready_for_ipv6(host: &Host, interface: &str, link_local: Ipv6Addr) {
+    host.run(&format!("sysctl -qw net.ipv6.conf.{interface}.accept_ra=0"));
+    host.add_address(interface, &format!("{link_local}/64"));
 }
 
 /// Addresses of one uplink.
 struct Plan {
     address: Ipv4Addr,
     address6: Option<Ipv6Addr>,
+    family: Family,
     prefix: u8,
     gateway: Option<Ipv4Addr>,
     gateway6: Option<Ipv6Addr>,
@@ -314,8 +358,9 @@ impl Plan {
     /// One of many in 192.0.2.0/24 (RFC 5737) and `2001:db8::/64` (RFC 3849).
     fn shared(index: u8, wiring: &Wiring) -> Self {
         let host = index.checked_add(10).filter(|host| *host < 255).expect("at most 244 uplinks on a switch");
-        let address6 = wiring.ipv6.then(|| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(host)));
-        Self { address: Ipv4Addr::new(192, 0, 2, host), address6, prefix: 24, gateway: None, gateway6: None }
+        let address6 = wiring.has_ipv6().then(|| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(host)));
+        let (address, family) = (Ipv4Addr::new(192, 0, 2, host), wiring.family);
+        Self { address, address6, family, prefix: 24, gateway: None, gateway6: None }
     }
 
     /// The only one in a /28, the three documentation networks by turns, and in `2001:db8:n::/64`.
@@ -324,17 +369,23 @@ impl Plan {
         assert!(index < 48, "at most 48 uplinks behind a router");
         let [a, b, c] = NETWORKS[usize::from(index % 3)];
         let block = index / 3 * 16;
-        let v6 = |host| wiring.ipv6.then(|| Ipv6Addr::new(0x2001, 0xdb8, u16::from(index) + 1, 0, 0, 0, 0, host));
+        let v6 = |host| wiring.has_ipv6().then(|| Ipv6Addr::new(0x2001, 0xdb8, u16::from(index) + 1, 0, 0, 0, 0, host));
         Self {
             address: Ipv4Addr::new(a, b, c, block + 10),
             address6: v6(10),
+            family: wiring.family,
             prefix: 28,
             gateway: Some(Ipv4Addr::new(a, b, c, block + 1)),
             gateway6: v6(1),
         }
     }
 
-    fn gateways(&self) -> impl Iterator<Item = (std::net::IpAddr, u8)> {
+    fn link_local(&self) -> Ipv6Addr {
+        let [.., host] = self.address.octets();
+        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, u16::from(host))
+    }
+
+    fn gateways(&self) -> impl Iterator<Item = (IpAddr, u8)> {
         let v4 = self.gateway.map(|address| (address.into(), self.prefix));
         v4.into_iter().chain(self.gateway6.map(|address| (address.into(), 64)))
     }

@@ -4,7 +4,7 @@
 //! carries and what it should have carried must not have one common mistake.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use l2mesh_common::wire::MacAddr;
 
@@ -16,7 +16,9 @@ const ETH_LLDP: u16 = 0x88cc;
 /// IEEE 802 OUI extended type: nothing in the kernel or in l2mesh knows it.
 const ETH_UNKNOWN: u16 = 0x88b7;
 
+const TCP: u8 = 6;
 const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
 
 /// A frame from its destination address on, without frame check sequence.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -71,20 +73,81 @@ impl Frame {
         let length = u16::try_from(8 + payload.len()).expect("a payload that fits a datagram");
         let mut udp = [from.port(), to.port(), length, 0].map(u16::to_be_bytes).concat();
         udp.extend(payload);
-        // The pseudo-header of RFC 768 and of RFC 8200 section 8.1 sum to the same kind of number.
-        let addresses = [octets(from.ip()), octets(to.ip())].concat();
-        let pseudo = [&addresses[..], &[0, UDP], &length.to_be_bytes()].concat();
-        let checksum = match checksum(&[&pseudo[..], &udp].concat()) {
+        Self::ip(destination, source, from.ip(), to.ip(), (UDP, 6), &udp)
+    }
+
+    /// A TCP segment without flags in IPv4 or IPv6, checksums right: nobody's.
+    #[must_use]
+    pub fn tcp(destination: MacAddr, source: MacAddr, from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Self {
+        let mut tcp = [from.port(), to.port(), 0, 1, 0, 0, 0x5000, 512, 0, 0].map(u16::to_be_bytes).concat();
+        tcp.extend(payload);
+        Self::ip(destination, source, from.ip(), to.ip(), (TCP, 16), &tcp)
+    }
+
+    /// Who has `target`? To its solicited-node group (RFC 4861 section 4.3).
+    #[must_use]
+    pub fn neighbour_solicitation(source: MacAddr, sender: Ipv6Addr, target: Ipv6Addr) -> Self {
+        let [.., a, b, c] = target.octets();
+        let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
+        let body = [&[135, 0, 0, 0, 0, 0, 0, 0], &target.octets()[..], &[1, 1], &source.0].concat();
+        let to = MacAddr([0x33, 0x33, 0xff, a, b, c]);
+        Self::ip(to, source, sender.into(), group.into(), (ICMPV6, 2), &body).with_hop_limit(255)
+    }
+
+    /// `sender` is at `source`. To one (RFC 4861 section 4.4).
+    #[must_use]
+    pub fn neighbour_advertisement(source: MacAddr, sender: Ipv6Addr, to: MacAddr, target: Ipv6Addr) -> Self {
+        let body = [&[136, 0, 0, 0, 0x60, 0, 0, 0], &sender.octets()[..], &[2, 1], &source.0].concat();
+        Self::ip(to, source, sender.into(), target.into(), (ICMPV6, 2), &body).with_hop_limit(255)
+    }
+
+    /// An IP packet whose `payload` gets its checksum at `protocol.1`, over the pseudo-header too. Both addresses are of one
+    /// family.
+    fn ip(
+        destination: MacAddr,
+        source: MacAddr,
+        from: IpAddr,
+        to: IpAddr,
+        (protocol, at): (u8, usize),
+        payload: &[u8],
+    ) -> Self {
+        let length = u16::try_from(payload.len()).expect("a payload that fits a packet");
+        // The pseudo-header of RFC 768, RFC 9293 and of RFC 8200 section 8.1 sum to the same kind of number.
+        let addresses = [octets(from), octets(to)].concat();
+        let pseudo = [&addresses[..], &[0, protocol], &length.to_be_bytes()].concat();
+        let checksum = match checksum(&[&pseudo[..], payload].concat()) {
             0 => 0xffff,
             other => other,
         };
-        udp[6..8].copy_from_slice(&checksum.to_be_bytes());
-        let (ether_type, header) = match (from.ip(), to.ip()) {
-            (IpAddr::V4(_), IpAddr::V4(_)) => (ETH_IPV4, ipv4_header(&addresses, length)),
-            (IpAddr::V6(_), IpAddr::V6(_)) => (ETH_IPV6, ipv6_header(&addresses, length)),
+        let mut payload = payload.to_vec();
+        payload[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
+        let (ether_type, header) = match (from, to) {
+            (IpAddr::V4(_), IpAddr::V4(_)) => (ETH_IPV4, ipv4_header(&addresses, protocol, length)),
+            (IpAddr::V6(_), IpAddr::V6(_)) => (ETH_IPV6, ipv6_header(&addresses, protocol, length)),
             _ => panic!("{from} and {to} are of two families"),
         };
-        Self::ethernet(destination, source, ether_type, &[header, udp].concat())
+        Self::ethernet(destination, source, ether_type, &[header, payload].concat())
+    }
+
+    /// An untagged IPv6 packet with another hop limit.
+    fn with_hop_limit(mut self, hops: u8) -> Self {
+        self.0[21] = hops;
+        self
+    }
+
+    /// An untagged IPv4 or IPv6 packet with this TOS octet or traffic class.
+    #[must_use]
+    pub fn with_tos(mut self, tos: u8) -> Self {
+        if self.ether_type() == ETH_IPV4 {
+            self.0[15] = tos;
+            self.0[24..26].fill(0);
+            let sum = checksum(&self.0[14..34]).to_be_bytes();
+            self.0[24..26].copy_from_slice(&sum);
+        } else {
+            self.0[14] = self.0[14] & 0xf0 | tos >> 4;
+            self.0[15] = self.0[15] & 0x0f | tos << 4;
+        }
+        self
     }
 
     /// With an 802.1Q tag: priority, DEI and VLAN id as on the wire.
@@ -153,18 +216,18 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-fn ipv4_header(addresses: &[u8], payload: u16) -> Vec<u8> {
+fn ipv4_header(addresses: &[u8], protocol: u8, payload: u16) -> Vec<u8> {
     let length = (20 + payload).to_be_bytes();
-    let mut header = vec![0x45, 0, length[0], length[1], 0, 0, 0x40, 0, 64, UDP, 0, 0];
+    let mut header = vec![0x45, 0, length[0], length[1], 0, 0, 0x40, 0, 64, protocol, 0, 0];
     header.extend(addresses);
     let sum = checksum(&header).to_be_bytes();
     header[10..12].copy_from_slice(&sum);
     header
 }
 
-fn ipv6_header(addresses: &[u8], payload: u16) -> Vec<u8> {
+fn ipv6_header(addresses: &[u8], protocol: u8, payload: u16) -> Vec<u8> {
     let length = payload.to_be_bytes();
-    [&[0x60, 0, 0, 0, length[0], length[1], UDP, 64], addresses].concat()
+    [&[0x60, 0, 0, 0, length[0], length[1], protocol, 64], addresses].concat()
 }
 
 /// RFC 1071.

@@ -1,7 +1,7 @@
 //! A host: a network namespace, and what is done in it.
 
 use std::ffi::OsStr;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -84,6 +84,13 @@ impl Host {
     #[track_caller]
     pub fn address6(&self) -> Ipv6Addr {
         self.uplink(0).address6.unwrap_or_else(|| panic!("{} is wired without IPv6", self.name()))
+    }
+
+    /// The address that the mesh is told, on the first uplink ([`crate::Wiring::family`]).
+    #[must_use]
+    #[track_caller]
+    pub fn vtep(&self) -> IpAddr {
+        self.uplink(0).vtep
     }
 
     /// The name of its first underlay interface: `eth0` unless [`crate::Wiring::interface`] says otherwise.

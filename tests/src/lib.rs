@@ -44,7 +44,7 @@ pub mod transfer;
 mod wait;
 
 pub use capture::{Capture, Direction, Pcap};
-pub use fabric::{Uplink, Wire, Wiring};
+pub use fabric::{Family, Uplink, Wire, Wiring};
 pub use frames::Frame;
 pub use host::{Host, Output};
 pub use kernel_vxlan::{KernelVxlan, VxlanOptions};

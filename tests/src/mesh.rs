@@ -126,7 +126,7 @@ impl Host {
     #[must_use]
     #[track_caller]
     pub fn peer(&self, other: &Self) -> Value {
-        let address = other.address().to_string();
+        let address = other.vtep().to_string();
         let mut all = self.l2mesh(&["maps", "peers", "--json"]);
         let row = all["peers"].as_array_mut().and_then(|rows| rows.iter_mut().find(|row| row["address"] == *address));
         let Some(row) = row.map(Value::take) else { panic!("{}: no peer {address} in {all}", self.name()) };

@@ -44,7 +44,7 @@ pub struct File<'a> {
 impl<'a> Segment<'a> {
     /// The network's identifier.
     pub const VNI: u32 = 16;
-    /// Octets of an inner IP packet over an underlay of 1500.
+    /// Octets of an inner IP packet over an IPv4 underlay of 1500.
     pub const MTU: u32 = 1450;
     /// The longest datagram that is not fragmented, octets of data.
     pub const LONGEST_UDP: usize = Self::MTU as usize - 28;
@@ -53,6 +53,14 @@ impl<'a> Segment<'a> {
     #[must_use]
     pub fn of(nodes: &'a [Host], args: &'a [&'a str]) -> Self {
         Self { nodes, plain: &[], args, file: None }
+    }
+
+    /// Octets of an inner IP packet over an underlay of 1500: the same on every host, and less if any is reached over IPv6.
+    #[must_use]
+    #[track_caller]
+    pub fn mtu(&self) -> u32 {
+        let over_v6 = self.nodes.iter().chain(self.plain).any(|host| host.vtep().is_ipv6());
+        if over_v6 { Self::MTU - 20 } else { Self::MTU }
     }
 
     /// The inner IPv4 address of the host at this place, counted from 0.
@@ -81,7 +89,14 @@ impl<'a> Segment<'a> {
     #[must_use = "dropping the agents ends them"]
     #[track_caller]
     pub fn up(&self, lab: &Lab) -> Vec<Agent> {
-        let path = self.file.map(|file| self.write(lab, &file));
+        self.up_with(lab, "")
+    }
+
+    /// [`Self::up`] with further lines in the `[[node]]` of every plain host, where there is a file.
+    #[must_use = "dropping the agents ends them"]
+    #[track_caller]
+    pub fn up_with(&self, lab: &Lab, plain: &str) -> Vec<Agent> {
+        let path = self.file.map(|file| self.write(lab, &file, plain));
         let attach = |(place, host): (usize, &Host)| {
             // No router solicitations or MLD reports of l2m0's own between the frames of a test.
             host.run("sysctl -qw net.ipv6.conf.default.addr_gen_mode=1");
@@ -115,19 +130,19 @@ impl<'a> Segment<'a> {
         self.nodes.iter().map(attach).collect()
     }
 
-    /// Makes the vxlan devices of the others; `options` without a MTU get [`Self::MTU`]. Without learning they are told
+    /// Makes the vxlan devices of the others; `options` without a MTU get [`Self::mtu`]. Without learning they are told
     /// where the nodes' MAC addresses are, so the nodes are to be up.
     #[track_caller]
     pub fn plain_up(&self, options: &VxlanOptions) -> Vec<KernelVxlan> {
         let all: Vec<&Host> = self.nodes.iter().chain(self.plain).collect();
-        let options = VxlanOptions { mtu: options.mtu.or(Some(Self::MTU)), ..options.clone() };
+        let options = VxlanOptions { mtu: options.mtu.or(Some(self.mtu())), ..options.clone() };
         let make = |(index, host): (usize, &Host)| {
-            let own = host.address();
-            let peers: Vec<IpAddr> = all.iter().map(|peer| peer.address().into()).filter(|peer| *peer != own).collect();
+            let own = host.vtep();
+            let peers: Vec<IpAddr> = all.iter().map(|peer| peer.vtep()).filter(|peer| *peer != own).collect();
             let device = host.kernel_vxlan(own, &peers, &options);
             if !options.learning {
                 for node in self.nodes {
-                    device.add_mac(node.mac("l2m0"), node.address());
+                    device.add_mac(node.mac("l2m0"), node.vtep());
                 }
             }
             Self::address(host, &options.name, self.nodes.len() + index);
@@ -140,19 +155,19 @@ impl<'a> Segment<'a> {
         let mut flags = ["--vni", "16", "--overlay", "l2m0"].map(str::to_owned).to_vec();
         for (flag, hosts) in [("--peer", self.nodes), ("--plain-peer", self.plain)] {
             for host in hosts.iter().filter(|host| host.name() != own.name()) {
-                flags.extend([flag.to_owned(), host.address().to_string()]);
+                flags.extend([flag.to_owned(), host.vtep().to_string()]);
             }
         }
         flags
     }
 
     #[track_caller]
-    fn write(&self, lab: &Lab, file: &File<'_>) -> String {
+    fn write(&self, lab: &Lab, file: &File<'_>, plain: &str) -> String {
         let mut text = format!("[underlay]\n{}\n", file.underlay);
-        for (hosts, kind) in [(self.nodes, "l2mesh"), (self.plain, "vxlan")] {
+        for (hosts, kind, lines) in [(self.nodes, "l2mesh", ""), (self.plain, "vxlan", plain)] {
             for host in hosts {
-                let (name, address) = (host.name(), host.address());
-                writeln!(text, "[[node]]\nname = \"{name}\"\naddress = \"{address}\"\nkind = \"{kind}\"")
+                let (name, address) = (host.name(), host.vtep());
+                writeln!(text, "[[node]]\nname = \"{name}\"\naddress = \"{address}\"\nkind = \"{kind}\"\n{lines}")
                     .expect("a String takes everything");
             }
         }
