@@ -41,13 +41,7 @@ impl Counter {
     pub fn load(host: &Host, kind: Kind) -> Self {
         let map = map_create().expect("an array map");
         let program = load(kind, &map).unwrap_or_else(|error| panic!("a program that counts: {error}"));
-        // Not among the pins of l2mesh, but in the lab's directory: it goes with the lab.
-        let directory = host.site().pin_dir();
-        std::fs::create_dir_all(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
-        let name = host.site().file("foreign", "pin");
-        let name = name.file_stem().expect("a name").to_string_lossy().replace('.', "_");
-        let pin = directory.join(name);
-        obj_pin(&program, &pin).unwrap_or_else(|error| panic!("{}: {error}", pin.display()));
+        let pin = pin(host, &program);
         let map = MapData::from_fd(map).expect("a map");
         let map = Array::try_from(Map::Array(map)).expect("an array of u64");
         Self { map, pin, attached: Vec::new() }
@@ -71,13 +65,7 @@ impl Counter {
 
     #[track_caller]
     fn attach_tc(&mut self, host: &Host, interface: &str, side: TcAttachType, options: TcAttachOptions) {
-        let pin = &self.pin;
-        let program = host.in_namespace(|| {
-            let mut program = SchedClassifier::from_pin(pin)?;
-            program.attach_with_options(interface, side, options)?;
-            Ok::<_, ProgramError>(program)
-        });
-        self.attached.push(program.unwrap_or_else(|error| panic!("{interface} on {}: {error}", host.name())));
+        self.attached.push(attach_tc(host, interface, &self.pin, side, options));
     }
 
     /// Attaches it to native XDP. It stays there.
@@ -95,18 +83,47 @@ impl Counter {
     }
 }
 
+/// Pins a program, not among those of l2mesh, but in the lab's directory: it goes with the lab.
+#[track_caller]
+pub(crate) fn pin(host: &Host, program: &OwnedFd) -> PathBuf {
+    let directory = host.site().pin_dir();
+    std::fs::create_dir_all(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let name = host.site().file("foreign", "pin");
+    let name = name.file_stem().expect("a name").to_string_lossy().replace('.', "_");
+    let pin = directory.join(name);
+    obj_pin(program, &pin).unwrap_or_else(|error| panic!("{}: {error}", pin.display()));
+    pin
+}
+
+/// Attaches a pinned program; it is there as long as what is returned.
+#[track_caller]
+pub(crate) fn attach_tc(
+    host: &Host,
+    interface: &str,
+    pin: &std::path::Path,
+    side: TcAttachType,
+    options: TcAttachOptions,
+) -> SchedClassifier {
+    let program = host.in_namespace(|| {
+        let mut program = SchedClassifier::from_pin(pin)?;
+        program.attach_with_options(interface, side, options)?;
+        Ok::<_, ProgramError>(program)
+    });
+    program.unwrap_or_else(|error| panic!("{interface} on {}: {error}", host.name()))
+}
+
 // linux/bpf.h
 const BPF_MAP_CREATE: libc::c_long = 0;
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
-const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
+pub(crate) const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const XDP_PASS: i32 = 2;
-const TC_ACT_UNSPEC: i32 = -1;
+pub(crate) const TC_ACT_UNSPEC: i32 = -1;
 
 /// An instruction: opcode, registers (source in the high half), offset, immediate value.
-fn instruction(opcode: u8, registers: u8, offset: i16, immediate: i32) -> [u8; 8] {
+pub(crate) fn instruction(opcode: u8, registers: u8, offset: i16, immediate: i32) -> [u8; 8] {
     let mut octets = [opcode, registers, 0, 0, 0, 0, 0, 0];
     octets[2..4].copy_from_slice(&offset.to_ne_bytes());
     octets[4..].copy_from_slice(&immediate.to_ne_bytes());
@@ -152,7 +169,11 @@ fn load(kind: Kind, map: &OwnedFd) -> io::Result<OwnedFd> {
         Kind::Tc => (BPF_PROG_TYPE_SCHED_CLS, TC_ACT_UNSPEC),
         Kind::Xdp => (BPF_PROG_TYPE_XDP, XDP_PASS),
     };
-    let code = counting(map.as_raw_fd(), verdict);
+    prog_load(program_type, &counting(map.as_raw_fd(), verdict))
+}
+
+/// A program of these instructions.
+pub(crate) fn prog_load(program_type: u32, code: &[u8]) -> io::Result<OwnedFd> {
     let licence = CString::new("GPL").expect("no zero in it");
     let count = u32::try_from(code.len() / 8).expect("a short program");
     // prog_type, insn_cnt, insns, license

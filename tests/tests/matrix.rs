@@ -32,17 +32,24 @@ struct Case {
     family: Family,
     mode: &'static str,
     learning: bool,
-    /// It sends UDP checksums; over IPv6 it insists on them.
-    checksum: bool,
-    /// The mesh is told to give it some, which the helper device does.
-    by_helper: bool,
+    checksums: Checksums,
     by_file: bool,
 }
 
-const PLAIN: Case =
-    Case { family: Family::V4, mode: "tc", learning: true, checksum: false, by_helper: false, by_file: false };
+/// UDP checksums of the outer header.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Checksums {
+    /// Zero both ways.
+    None,
+    /// The kernel's device sends some.
+    Sent,
+    /// It insists on them over IPv6, and the mesh is told (`udp-checksum`): the helper device gives it some.
+    Both,
+}
+
+const PLAIN: Case = Case { family: Family::V4, mode: "tc", learning: true, checksums: Checksums::None, by_file: false };
 const OVER_V6: Case = Case { family: Family::V6, ..PLAIN };
-const BY_HELPER: Case = Case { checksum: true, by_helper: true, by_file: true, ..OVER_V6 };
+const BY_HELPER: Case = Case { checksums: Checksums::Both, by_file: true, ..OVER_V6 };
 
 #[test]
 fn learning_v4_tc() {
@@ -51,12 +58,12 @@ fn learning_v4_tc() {
 
 #[test]
 fn learning_v4_xdp() {
-    carries_everything(Case { mode: "xdp", checksum: true, by_file: true, ..PLAIN });
+    carries_everything(Case { mode: "xdp", checksums: Checksums::Sent, by_file: true, ..PLAIN });
 }
 
 #[test]
 fn nolearning_v4_tc() {
-    carries_everything(Case { learning: false, checksum: true, by_file: true, ..PLAIN });
+    carries_everything(Case { learning: false, checksums: Checksums::Sent, by_file: true, ..PLAIN });
 }
 
 #[test]
@@ -91,14 +98,14 @@ fn given_checksums_v4_tc() {
 
 /// Two nodes and a plain host, everything both ways.
 fn carries_everything(case: Case) {
-    let Case { family, mode, learning, checksum, by_helper, by_file } = case;
+    let Case { family, mode, learning, checksums, by_file } = case;
     let lab = Lab::new("matrix");
     let hosts = lab.routed(["hetzner", "ovh", "old-box"], &Wiring::over(family));
     let args = ["--mode", mode];
     let file = by_file.then(File::default);
     let segment = Segment { nodes: &hosts[..2], plain: &hosts[2..], args: &args, file };
-    let agents = segment.up_with(&lab, if by_helper { "udp-checksum = true" } else { "" });
-    let options = VxlanOptions { learning, udp_checksum: checksum, ..VxlanOptions::default() };
+    let agents = segment.up_with(&lab, if checksums == Checksums::Both { "udp-checksum = true" } else { "" });
+    let options = VxlanOptions { learning, udp_checksum: checksums != Checksums::None, ..VxlanOptions::default() };
     let devices = segment.plain_up(&options);
     assert!(agents[0].up_line().contains(mode), "{}", agents[0].up_line());
     assert_eq!(hosts[0].peer(&hosts[2])["kind"], "vxlan");

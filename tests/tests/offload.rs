@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use l2mesh_tests::place::{ELSEWHERE, Place};
 use l2mesh_tests::{
     Capture, Direction, Frame, Host, Lab, MacAddr, Segment, Tap, VxlanOptions, Wiring, traffic, transfer,
 };
@@ -14,17 +15,6 @@ const WATCHED: usize = 3 << 20;
 
 /// TCP data enough for the greatest aggregates, octets.
 const BULK: usize = 32 << 20;
-
-/// Where the hosts' own end of the overlay is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Place {
-    /// l2m0 itself.
-    Direct,
-    /// A veth behind a bridge of which l2m0 is a port.
-    Bridged,
-    /// l2m0 in another namespace.
-    Moved,
-}
 
 #[test]
 fn direct_tc() {
@@ -62,7 +52,7 @@ fn bulk_is_right_on_the_wire(place: Place, mode: &str) {
     let hosts = lab.switch(["a", "b"], &Wiring::default());
     let args = ["--mode", mode];
     let _agents = Segment::of(&hosts, &args).up(&lab);
-    let [a, b] = [0, 1].map(|index| settle(&lab, &hosts[index], index, place));
+    let [a, b] = [0, 1].map(|index| place.settle(&lab, &hosts[index], index, Segment::MTU));
     // Neighbours are known, so that nothing but the transfers is captured.
     for address in [IpAddr::from(Segment::v4(1)), Segment::v6(1).into()] {
         assert_eq!(traffic::ping(&a, address, 2).lost(), 0, "{address}");
@@ -87,38 +77,6 @@ fn bulk_is_right_on_the_wire(place: Place, mode: &str) {
         }
     }
     lab.assert_no_xdp_errors(&hosts);
-}
-
-/// Brings the host's end where it belongs; returns the host that has the inner addresses.
-fn settle(lab: &Lab, host: &Host, index: usize, place: Place) -> Host {
-    match place {
-        Place::Direct => host.clone(),
-        Place::Bridged => {
-            let guest = lab.host(&format!("guest{index}"));
-            host.run("ip address flush dev l2m0");
-            host.run("ip link add name br0 type bridge stp_state 0 forward_delay 0 mcast_snooping 0");
-            host.run("ip link set dev br0 mtu 1450 up");
-            host.run("ip link set dev l2m0 master br0");
-            host.connect("guest", &guest, "eth0");
-            host.run("ip link set dev guest mtu 1450 master br0");
-            guest.run("ip link set dev eth0 mtu 1450");
-            Segment::address(&guest, "eth0", index);
-            guest
-        }
-        Place::Moved => {
-            let guest = lab.host(&format!("guest{index}"));
-            host.move_interface("l2m0", &guest);
-            guest.run("ip link set dev l2m0 up");
-            Segment::address(&guest, "l2m0", index);
-            wait_gone(host);
-            guest
-        }
-    }
-}
-
-/// Waits until the agent knows that l2m0 is elsewhere.
-fn wait_gone(host: &Host) {
-    host.wait_transmit("hidden peer: the interface is in another namespace");
 }
 
 #[test]
@@ -244,7 +202,7 @@ fn frames_above_the_mtu_are_delivered() {
         let guest = lab.host("guest");
         a.move_interface("l2m0", &guest);
         guest.run("ip link set dev l2m0 up");
-        wait_gone(a);
+        a.wait_transmit(ELSEWHERE);
         let mut tap = Tap::open(&guest, "l2m0");
         let sender = Tap::sender(b, "vx0");
         let long = Frame::unknown(MacAddr::BROADCAST, sender.mac(), &[7; 5000]);
