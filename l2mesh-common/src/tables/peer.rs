@@ -110,6 +110,14 @@ pub enum Way {
     HelperV6 = 3,
 }
 
+impl Way {
+    /// True if the kernel's vxlan device puts the outer header on.
+    #[must_use]
+    pub const fn is_by_helper(self) -> bool {
+        matches!(self, Self::HelperV4 | Self::HelperV6)
+    }
+}
+
 /// An outer address of either family: 16 octets, IPv4 as IPv4-mapped IPv6 (RFC 4291 section 2.5.5.2), in wire order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Pod, Zeroable)]
 #[repr(C)]

@@ -7,6 +7,7 @@ pub(crate) use ageing::coarse_now_ns;
 pub(crate) mod control;
 mod events;
 mod identity;
+mod kernel_mode;
 mod next_hops;
 mod overlay;
 pub(crate) mod own_address;
@@ -46,10 +47,21 @@ const FAULT_PAUSE: Duration = Duration::from_secs(10);
 /// How often the host's firewall is tested.
 const FIREWALL_CHECK: Duration = Duration::from_mins(1);
 
+/// Who takes the outer header off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Receive {
+    /// Our program in the driver.
+    Xdp,
+    /// Our program at the underlay interface's ingress.
+    Tc,
+    /// The kernel's vxlan device, which puts it on too.
+    Kernel,
+}
+
 /// How frames are received.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct ReceiveMode {
-    pub(crate) is_xdp: bool,
+    pub(crate) receive: Receive,
     /// True if nobody asked for this one by name.
     pub(crate) is_automatic: bool,
     /// Why.
@@ -58,7 +70,12 @@ pub(crate) struct ReceiveMode {
 
 impl std::fmt::Display for ReceiveMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({})", if self.is_xdp { "xdp" } else { "tc" }, self.reason)
+        let receive = match self.receive {
+            Receive::Xdp => "xdp",
+            Receive::Tc => "tc",
+            Receive::Kernel => "kernel",
+        };
+        write!(f, "{receive} ({})", self.reason)
     }
 }
 
@@ -224,16 +241,19 @@ impl Agent {
     /// A driver that takes XDP programs but no metadata makes the XDP program pass every frame on: then it is only a cost.
     fn check_metadata(&mut self) -> anyhow::Result<()> {
         use l2mesh_common::verdict::Verdict;
-        if self.mode.is_xdp && self.mode.is_automatic && self.tables.counter(Verdict::NoMetadata)?.frames > 0 {
+        if self.mode.receive == Receive::Xdp
+            && self.mode.is_automatic
+            && self.tables.counter(Verdict::NoMetadata)?.frames > 0
+        {
             hooks::detach_xdp(&self.pins)?;
-            self.set_mode(false, "the driver passes no XDP metadata")?;
+            self.set_mode(Receive::Tc, "the driver passes no XDP metadata")?;
         }
         Ok(())
     }
 
     /// Notes and tells how frames are received from now on.
-    pub(crate) fn set_mode(&mut self, is_xdp: bool, reason: &str) -> anyhow::Result<()> {
-        self.mode = ReceiveMode { is_xdp, reason: reason.to_owned(), ..self.mode };
+    pub(crate) fn set_mode(&mut self, receive: Receive, reason: &str) -> anyhow::Result<()> {
+        self.mode = ReceiveMode { receive, reason: reason.to_owned(), ..self.mode };
         log::info!("mode {}", self.mode);
         self.tables.set_fact(Fact::Mode, &self.mode.to_string())
     }

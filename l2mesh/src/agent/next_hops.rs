@@ -3,12 +3,12 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use l2mesh_common::{
-    tables::{NextHop, PeerId, Way},
+    tables::{NextHop, PeerId},
     wire::{Endpoint, Template},
 };
 
 use super::Agent;
-use crate::underlay::next_hop;
+use crate::underlay::next_hop::{self, Writer};
 
 impl Agent {
     /// Looks every peer's next hop up and writes those that changed.
@@ -16,7 +16,8 @@ impl Agent {
         for place in 0..self.view.peers.len() {
             let peer = &self.view.peers[place];
             let (id, address) = (peer.id, peer.address);
-            match next_hop::next_hop(&self.netlink, address, self.view.source_towards(peer)).await? {
+            let writer = if peer.way.is_by_helper() { Writer::Kernel } else { Writer::Program };
+            match next_hop::next_hop(&self.netlink, address, self.view.source_towards(peer), writer).await? {
                 Ok(found) => self.reach(id, &found)?,
                 // A neighbour that does not answer now answered before: its address is the best guess still.
                 Err(reason @ next_hop::NoNextHop::Unresolved { .. }) => self.miss(id, &reason.to_string()),
@@ -31,10 +32,10 @@ impl Agent {
         Ok(())
     }
 
-    /// Makes the kernel ask next hops whose entry it has not confirmed lately.
+    /// Makes the kernel ask next hops whose entry it has not confirmed lately. What it sends itself it keeps fresh itself.
     pub(super) async fn refresh_neighbours(&self) -> anyhow::Result<()> {
         let mut asked = BTreeSet::new();
-        for peer in &self.view.peers {
+        for peer in self.view.peers.iter().filter(|peer| !peer.way.is_by_helper()) {
             if let Some(route) = self.netlink.route_to(peer.address, self.view.source_towards(peer)).await?
                 && !route.local
             {
@@ -77,10 +78,9 @@ impl Agent {
             ),
             _ => return None,
         };
-        let by_helper = matches!(peer.way, Way::HelperV4 | Way::HelperV6);
         let underlay_mtu = found.route_mtu.unwrap_or(found.mtu).min(found.mtu);
         Some(NextHop {
-            ifindex: if by_helper { self.devices.helper.index } else { found.oif },
+            ifindex: if peer.way.is_by_helper() { self.devices.helper.index } else { found.oif },
             mtu: underlay_mtu.saturating_sub(peer.overhead()),
             way: peer.way as u32,
             flags: if peer.udp_checksum { NextHop::CHECKSUM } else { 0 },

@@ -130,7 +130,9 @@ impl Agent {
     fn transmit(&self, link: &Link, under_bridge: bool, sniffed: &BTreeSet<u32>, clsact: &BTreeSet<u32>) -> Transmit {
         let name = &link.name;
         let qdisc = link.qdisc.as_deref().unwrap_or("noqueue");
-        let objection = if !self.may_shortcut {
+        let objection = if self.view.by_kernel {
+            "in mode kernel there is no shortcut".to_owned()
+        } else if !self.may_shortcut {
             "the shortcut is switched off".to_owned()
         } else if qdisc != "noqueue" {
             format!("{name} has the qdisc {qdisc}")

@@ -12,7 +12,7 @@ use l2mesh_common::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::Agent;
+use super::{Agent, Receive};
 use crate::dataplane::{
     hooks::{self, XdpOutcome},
     object::Tc,
@@ -54,15 +54,19 @@ impl Agent {
         let drops = format!("drops UDP port {port} (tested every minute)");
         if self.tables.fact(Fact::Firewall) != drops {
             self.tables.set_fact(Fact::Firewall, &drops)?;
+            let hurts = match self.mode.receive {
+                Receive::Kernel => "nothing is received in mode kernel",
+                Receive::Tc | Receive::Xdp => "pings pass, but bulk TCP received in mode tc hangs",
+            };
             log::warn!(
-                "the host's firewall drops UDP port {port}: pings pass, but bulk TCP received in mode tc hangs. Allow it, \
+                "the host's firewall drops UDP port {port}: {hurts}. Allow it, \
                  as with `iptables -I INPUT -p udp --dport {port} -j ACCEPT` or `nft insert rule inet filter input udp dport {port} accept`"
             );
         }
-        if self.mode.is_automatic && !self.mode.is_xdp {
+        if self.mode.is_automatic && self.mode.receive == Receive::Tc {
             let View { interface, ifindex, .. } = &self.view;
             if hooks::attach_xdp(&mut self.object, &self.pins, interface, *ifindex)? == XdpOutcome::Attached {
-                self.set_mode(true, "the host's firewall drops the mesh port, which mode tc needs")?;
+                self.set_mode(Receive::Xdp, "the host's firewall drops the mesh port, which mode tc needs")?;
             }
         }
         Ok(())
@@ -73,7 +77,9 @@ impl Agent {
     /// (`rp_filter`).
     async fn test_frame(&self) -> anyhow::Result<Option<Vec<u8>>> {
         let link = self.netlink.link_by_index(self.view.ifindex).await?.filter(|link| link.up);
-        let Some(mac) = link.and_then(|link| link.mac) else { return Ok(None) };
+        let Some(link) = link else { return Ok(None) };
+        // Without Ethernet header the kernel takes this one off (`__bpf_redirect_no_mac` in net/core/filter.c).
+        let mac = link.mac.unwrap_or(MacAddr::ZERO);
         let Some((local, peer)) = self.peer_behind_interface().await? else { return Ok(None) };
         let Some(vni) = self.view.networks.first().and_then(|network| Vni::new(network.vni).ok()) else {
             return Ok(None);

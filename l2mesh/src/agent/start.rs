@@ -14,9 +14,10 @@ use l2mesh_common::tables::{Fact, PeerId};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Agent, ReceiveMode,
+    Agent, Receive, ReceiveMode,
     control::Control,
     identity::{Identity, identity},
+    kernel_mode,
     signals::Signals,
 };
 use crate::{
@@ -51,9 +52,9 @@ pub(crate) async fn start(
     pin_root: &Path,
     signals: &mut Signals,
 ) -> anyhow::Result<Option<Agent>> {
-    ensure!(args.mode != Mode::Kernel, "--mode kernel is not in this version: use auto, xdp or tc");
     let netlink = Netlink::open()?;
     let link = underlay_interface(&netlink, &args.iface).await?;
+    let by_kernel = kernel_mode::chosen(args.mode, &link)?;
     if let Some(local) = args.local {
         let is_ours = netlink.route_to(local, None).await?.is_some_and(|route| route.local);
         ensure!(is_ours, "--local: {local} is not an address of this host: give one, or leave it out");
@@ -68,6 +69,9 @@ pub(crate) async fn start(
             return Ok(None);
         }
     };
+    if by_kernel.is_some() {
+        identity.mesh.allows_mode_kernel(identity.own)?;
+    }
     for item in identity.mesh.not_yet() {
         match item.severity {
             Severity::Refuse => bail!("{}", item.text),
@@ -92,12 +96,13 @@ pub(crate) async fn start(
             false
         }
     };
-    let built = build(args, &identity, &link, &owner, &pins, adopts, &netlink).await;
+    let built = build(args, by_kernel, &identity, &link, &owner, &pins, adopts, &netlink).await;
     let (view, tables, object, devices, mode) = match built {
         Ok(built) => built,
         Err(error) => return Err(give_up(error, adopts, &netlink, &link, &pins).await),
     };
     let underlay = &identity.mesh.underlay;
+    let may_shortcut = mode.receive != Receive::Kernel && args.tx_hook.unwrap_or(underlay.tx_hook) == TxHook::Auto;
     let mut agent = Agent {
         view,
         pins,
@@ -108,7 +113,7 @@ pub(crate) async fn start(
         netlink,
         watch,
         control,
-        may_shortcut: args.tx_hook.unwrap_or(underlay.tx_hook) == TxHook::Auto,
+        may_shortcut,
         fdb_age: underlay.fdb_age,
         persist: args.persist,
         source: identity.source,
@@ -180,8 +185,10 @@ impl Agent {
 
 type Built = (View, Tables, Object, Devices, ReceiveMode);
 
+#[expect(clippy::too_many_arguments, reason = "all that is known by then, each used once")]
 async fn build(
     args: &AttachArgs,
+    by_kernel: Option<ReceiveMode>,
     identity: &Identity,
     link: &Link,
     owner: &Owner,
@@ -196,31 +203,38 @@ async fn build(
         mtu: link.mtu,
         local: identity.local,
         addresses: &identity.addresses,
+        by_kernel: by_kernel.is_some(),
     };
     let view = View::new(&identity.mesh, identity.own, place, &known_peers)?;
-    pins.create()?;
     let underlay = &identity.mesh.underlay;
+    devices::refuse_port(&view, underlay.private_port, &known_devices)?;
+    pins.create()?;
     let devices = devices::ensure(netlink, &view, underlay.private_port, &known_devices).await?;
     let mut object = Object::load(pins, underlay.fdb_size)?;
     let mut tables = Tables::open(pins)?;
     fill(&mut tables, &view, &devices)?;
     tables.set_fact(Fact::UdpPort, &devices.port_text(view.port))?;
-    let mode = attach_programs(args.mode, &mut object, pins, &view, &devices, netlink).await?;
+    attach_overlays(&mut object, pins, &devices, netlink).await?;
+    let mode = match by_kernel {
+        Some(mode) => {
+            kernel_mode::leave_underlay(pins, &devices)?;
+            mode
+        }
+        None => attach_underlay(args.mode, &mut object, pins, &view)?,
+    };
     tables.set_fact(Fact::Mode, &mode.to_string())?;
     // Last: from here on the pins are those of a whole attach.
     tables.meta.set(0, owner.meta()?, 0).context("cannot write META")?;
     Ok((view, tables, object, devices, mode))
 }
 
-/// TC first, XDP last: with XDP and no TC, inner frames would enter the host's stack as the NIC's own.
-async fn attach_programs(
-    wanted: Mode,
+/// The programs on devices that we made.
+async fn attach_overlays(
     object: &mut Object,
     pins: &PinDir,
-    view: &View,
     devices: &Devices,
     netlink: &Netlink,
-) -> anyhow::Result<ReceiveMode> {
+) -> anyhow::Result<()> {
     for pair in &devices.networks {
         let hidden =
             netlink.link_by_index(pair.hidden).await?.context("the hidden peer is gone: somebody removed it")?;
@@ -228,9 +242,16 @@ async fn attach_programs(
             Hook { interface: &hidden.name, program: Tc::Overlay, side: TcAttachType::Ingress, vni: Some(pair.vni) };
         hooks::attach_tc(object, pins, hook)?;
     }
-    for (interface, program) in [(&*devices.helper.name, Tc::Helper), (&*view.interface, Tc::Underlay)] {
-        hooks::attach_tc(object, pins, Hook { interface, program, side: TcAttachType::Ingress, vni: None })?;
-    }
+    hooks::attach_tc(object, pins, ingress(&devices.helper.name, Tc::Helper))
+}
+
+fn ingress(interface: &str, program: Tc) -> Hook<'_> {
+    Hook { interface, program, side: TcAttachType::Ingress, vni: None }
+}
+
+/// TC first, XDP last: with XDP and no TC, inner frames would enter the host's stack as the NIC's own.
+fn attach_underlay(wanted: Mode, object: &mut Object, pins: &PinDir, view: &View) -> anyhow::Result<ReceiveMode> {
+    hooks::attach_tc(object, pins, ingress(&view.interface, Tc::Underlay))?;
     let driver = driver(&view.interface).unwrap_or_default();
     let objection = match wanted {
         Mode::Tc => Some("as asked for".to_owned()),
@@ -243,7 +264,7 @@ async fn attach_programs(
     let is_automatic = wanted == Mode::Auto;
     if let Some(reason) = objection {
         hooks::detach_xdp(pins)?;
-        return Ok(ReceiveMode { is_xdp: false, is_automatic, reason });
+        return Ok(ReceiveMode { receive: Receive::Tc, is_automatic, reason });
     }
     match hooks::attach_xdp(object, pins, &view.interface, view.ifindex)? {
         XdpOutcome::Attached => {
@@ -252,9 +273,9 @@ async fn attach_programs(
             } else {
                 "as asked for".to_owned()
             };
-            Ok(ReceiveMode { is_xdp: true, is_automatic, reason })
+            Ok(ReceiveMode { receive: Receive::Xdp, is_automatic, reason })
         }
-        XdpOutcome::Refused(reason) if is_automatic => Ok(ReceiveMode { is_xdp: false, is_automatic, reason }),
+        XdpOutcome::Refused(reason) if is_automatic => Ok(ReceiveMode { receive: Receive::Tc, is_automatic, reason }),
         XdpOutcome::Refused(reason) => bail!("no mode xdp: {reason}: use --mode tc"),
     }
 }
@@ -275,10 +296,6 @@ async fn underlay_interface(netlink: &Netlink, name: &str) -> anyhow::Result<Lin
             netlink.links().await?.into_iter().map(|link| link.name).filter(|name| name != "lo").collect();
         bail!("there is no interface {name:?}: there are {}", names.join(", "));
     };
-    ensure!(
-        link.has_ethernet,
-        "{name} has no Ethernet header: mode kernel is for such interfaces, and not in this version"
-    );
     ensure!(link.up, "{name} is down: bring it up first, `ip link set {name} up`");
     Ok(link)
 }

@@ -90,6 +90,9 @@ pub(crate) struct NetworkRow {
     pub(crate) transmit: String,
 }
 
+/// Next hop of a peer towards which the kernel puts the outer header on.
+const BY_KERNEL: &str = "by the kernel";
+
 /// Another node.
 #[derive(Debug, Serialize)]
 pub(crate) struct PeerRow {
@@ -100,6 +103,7 @@ pub(crate) struct PeerRow {
     pub(crate) node_id: u32,
     /// Empty while the next hop is not known.
     pub(crate) interface: String,
+    /// A MAC address, or [`BY_KERNEL`].
     pub(crate) next_hop: Option<String>,
     /// Of the inner frames, octets.
     pub(crate) mtu: u32,
@@ -204,7 +208,13 @@ pub(crate) fn peers(tables: &Tables, vni: Option<u32>) -> anyhow::Result<Vec<Pee
                 kind: if peer.flags & Peer::PLAIN == 0 { "l2mesh" } else { "vxlan" },
                 node_id: peer.node_id,
                 interface: interface(next_hop.ifindex),
-                next_hop: next_hop.is_known().then(|| next_hop.template.ethernet().destination.to_string()),
+                next_hop: next_hop.is_known().then(|| {
+                    if next_hop.way().is_by_helper() {
+                        BY_KERNEL.to_owned()
+                    } else {
+                        next_hop.template.ethernet().destination.to_string()
+                    }
+                }),
                 mtu: next_hop.mtu,
                 sent_frames: counter.sent.frames,
                 sent_octets: counter.sent.octets,
@@ -367,8 +377,10 @@ pub(crate) fn networks_table(rows: &[NetworkRow]) -> String {
 /// Peers for people.
 pub(crate) fn peers_table(rows: &[PeerRow]) -> String {
     let cells = rows.iter().map(|it| {
-        let next_hop =
-            it.next_hop.as_ref().map_or_else(|| "not known".to_owned(), |mac| format!("{mac} on {}", it.interface));
+        let next_hop = it
+            .next_hop
+            .as_ref()
+            .map_or_else(|| "not known".to_owned(), |next_hop| format!("{next_hop} on {}", it.interface));
         vec![
             it.name.clone(),
             it.address.clone(),

@@ -1,8 +1,11 @@
 //! The devices of a mesh: found by alias, made where missing (design.md 3 and 7).
 
-use std::iter;
+use std::{
+    io, iter,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
+};
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use l2mesh_common::wire::MacAddr;
 
 use super::view::{NetworkView, View};
@@ -207,6 +210,7 @@ pub(crate) async fn ensure_helper(
             && (index, mesh_port) == (link.index, view.port)
             && link.up
             && (port != mesh_port || !wants_private_port)
+            && (port == mesh_port || view.needs_mesh_port().is_none())
         {
             return Ok((link, port));
         }
@@ -215,7 +219,8 @@ pub(crate) async fn ensure_helper(
     }
     let name = format!("l2mk{}", view.ifindex);
     let first = if wants_private_port { view.port.saturating_add(1) } else { view.port };
-    for port in first..=first.saturating_add(PORTS_TRIED) {
+    let last = if view.needs_mesh_port().is_some() { first } else { first.saturating_add(PORTS_TRIED) };
+    for port in first..=last {
         let link = match netlink.create_vxlan_helper(&name, port, &view.helper_alias()).await {
             Ok(link) => link,
             Err(underlay::Error::PortTaken { .. }) => continue,
@@ -230,7 +235,39 @@ pub(crate) async fn ensure_helper(
             }
         }
     }
-    bail!("no free UDP port from {first} to {}: choose another with --port", first.saturating_add(PORTS_TRIED))
+    match view.needs_mesh_port() {
+        Some(reason) => bail!(taken(first, &reason)),
+        None => bail!("no free UDP port from {first} to {last}: choose another with --port"),
+    }
+}
+
+/// Whether the helper device can have the port that it must, asked before anything is touched.
+///
+/// # Errors
+/// It is to be left to others, or somebody else holds it.
+pub(crate) fn refuse_port(view: &View, wants_private_port: bool, known: &Known) -> anyhow::Result<()> {
+    let Some(reason) = view.needs_mesh_port() else { return Ok(()) };
+    let port = view.port;
+    ensure!(
+        !wants_private_port,
+        "private-port: {reason} the helper device sends too, to the UDP port that it holds, and {port} is where the others \
+         listen: leave private-port out"
+    );
+    let is_ours = known.helper.is_some_and(|(_, held, _)| held == port);
+    let is_held =
+        |any: IpAddr| matches!(UdpSocket::bind((any, port)), Err(error) if error.kind() == io::ErrorKind::AddrInUse);
+    ensure!(
+        is_ours || ![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()].into_iter().any(is_held),
+        taken(port, &reason)
+    );
+    Ok(())
+}
+
+fn taken(port: u16, reason: &str) -> String {
+    format!(
+        "UDP port {port} belongs to another program or vxlan device, and {reason} the helper device must hold it, because it \
+         sends to the port that it holds: free it, or give the mesh another port on every host"
+    )
 }
 
 /// [`ensure_headroom`], without which everything works too, a little slower.

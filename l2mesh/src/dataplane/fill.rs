@@ -134,6 +134,9 @@ fn write_peers(tables: &mut Tables, view: &View) -> anyhow::Result<HashSet<PeerI
         let is_the_same = known.get(&peer.id) == Some(&peer.address);
         // Known next hops stay in force until they are looked up anew.
         let before = if is_the_same { tables.peers.get(&peer.id, 0)? } else { empty };
+        // What was meant for another way would send frames without outer header, or with two.
+        let goes_on = before.current().way().is_by_helper() == peer.way.is_by_helper();
+        let before = if goes_on { before } else { empty };
         let mut paths = [0; MAX_PATHS];
         paths[DIRECT] = peer.id;
         let value = Peer {

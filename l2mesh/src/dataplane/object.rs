@@ -119,7 +119,7 @@ impl std::fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 /// Removes a pin.
-pub(super) fn remove_file_if_there(path: &std::path::Path) -> anyhow::Result<()> {
+pub(crate) fn remove_file_if_there(path: &std::path::Path) -> anyhow::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove the pin {}", path.display()))

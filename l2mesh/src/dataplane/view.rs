@@ -28,6 +28,8 @@ pub(crate) struct View {
     pub(crate) addresses: Vec<IpAddr>,
     /// UDP port of the mesh.
     pub(crate) port: u16,
+    /// The kernel's vxlan device puts every outer header on.
+    pub(crate) by_kernel: bool,
     /// The other nodes with which a network is shared.
     pub(crate) peers: Vec<PeerView>,
     /// The networks of which this node is a member.
@@ -103,6 +105,8 @@ pub(crate) struct Place<'a> {
     pub(crate) mtu: u32,
     pub(crate) local: Local,
     pub(crate) addresses: &'a [IpAddr],
+    /// Mode kernel.
+    pub(crate) by_kernel: bool,
 }
 
 /// Our program leaves UDP checksums out: with them, a GSO frame would have to be cut first.
@@ -119,6 +123,16 @@ impl View {
     /// The outer source towards a peer.
     pub(crate) fn source_towards(&self, peer: &PeerView) -> Option<IpAddr> {
         peer.knows_us_as.filter(|address| self.addresses.contains(address)).or_else(|| self.local.towards(peer.address))
+    }
+
+    /// Why the helper device has to hold the mesh port itself, if it has to: a tunnel key cannot say a UDP port
+    /// (`bpf_skb_set_tunnel_key` in net/core/filter.c), and so it sends to the one that it holds.
+    pub(crate) fn needs_mesh_port(&self) -> Option<String> {
+        if self.by_kernel {
+            return Some("in mode kernel".to_owned());
+        }
+        let peer = self.peers.iter().find(|peer| peer.way.is_by_helper())?;
+        Some(format!("with udp-checksum for node {:?}", peer.name))
     }
 
     /// The mesh as node `own` sees it. `known` says which peer ids are taken already, by address: a peer keeps its id
@@ -159,7 +173,7 @@ impl View {
                 address,
                 knows_us_as: node.from.get(&index).copied(),
                 is_plain: other.kind == NodeKind::Vxlan,
-                way: way(address, other.udp_checksum),
+                way: way(address, place.by_kernel || other.udp_checksum),
                 udp_checksum: other.udp_checksum,
             });
         }
@@ -188,6 +202,7 @@ impl View {
             local: place.local,
             addresses: place.addresses.to_vec(),
             port: mesh.underlay.port,
+            by_kernel: place.by_kernel,
             peers: views,
             networks: networks.collect::<anyhow::Result<_>>()?,
         })

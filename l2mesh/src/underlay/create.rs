@@ -21,6 +21,9 @@ use super::{Error, Link, Netlink};
 /// (a veth drops frames above the receiver's MTU).
 const HIDDEN_MTU: u32 = 65535;
 
+/// UDP source ports of frames that a vxlan device sends: those that our programs use.
+const SOURCE_PORTS: (u16, u16) = (49152, 65535);
+
 /// What to make of a network: the interface the user sees and its hidden other end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct VethPair<'a> {
@@ -100,6 +103,7 @@ impl Netlink {
                 InfoVxlan::UDPZeroCsumRX(true),
                 InfoVxlan::Learning(false),
                 InfoVxlan::Port(port),
+                InfoVxlan::PortRange(SOURCE_PORTS),
             ])),
         ]));
         match self.create(&doing, device, group, name, alias).await? {

@@ -11,9 +11,9 @@ use super::{Error, Netlink};
 pub(crate) struct NextHop {
     /// The device to send on.
     pub oif: u32,
-    /// The MAC of that device.
+    /// The MAC of that device; zero where the kernel writes the header.
     pub source_mac: MacAddr,
-    /// The MAC of the peer, or of the gateway towards it.
+    /// The MAC of the peer, or of the gateway towards it; zero where the kernel writes the header.
     pub destination_mac: MacAddr,
     /// The source asked for, else the one the route prefers.
     pub source_ip: IpAddr,
@@ -82,7 +82,16 @@ impl fmt::Display for NoNextHop {
 
 impl std::error::Error for NoNextHop {}
 
-/// Resolves a peer's address; asks for the MAC of the next hop if it is not known.
+/// Who writes the outer header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Writer {
+    /// Our programs: they need MAC addresses.
+    Program,
+    /// The kernel, which finds those itself where there are any.
+    Kernel,
+}
+
+/// Resolves a peer's address; asks for the MAC of the next hop if it is needed and not known.
 ///
 /// # Errors
 /// The outer error when the kernel cannot be asked, the inner one when there is no way now.
@@ -90,6 +99,7 @@ pub(crate) async fn next_hop(
     netlink: &Netlink,
     peer: IpAddr,
     source: Option<IpAddr>,
+    writer: Writer,
 ) -> Result<Result<NextHop, NoNextHop>, Error> {
     let Some(route) = netlink.route_to(peer, source).await? else {
         return Ok(Err(NoNextHop::NoRoute { peer, source }));
@@ -101,11 +111,22 @@ pub(crate) async fn next_hop(
     let Some(link) = netlink.link_by_index(oif).await?.filter(|link| link.up) else {
         return Ok(Err(NoNextHop::Down { oif }));
     };
-    let Some(source_mac) = link.mac.filter(|_| link.has_ethernet) else {
-        return Ok(Err(NoNextHop::NotEthernet { oif }));
-    };
     let Some(source_ip) = route.preferred_source else {
         return Ok(Err(NoNextHop::NoSource { oif }));
+    };
+    let found = |[source_mac, destination_mac]: [MacAddr; 2]| NextHop {
+        oif,
+        source_mac,
+        destination_mac,
+        source_ip,
+        mtu: link.mtu,
+        route_mtu: route.mtu,
+    };
+    if writer == Writer::Kernel {
+        return Ok(Ok(found([MacAddr::ZERO; 2])));
+    }
+    let Some(source_mac) = link.mac.filter(|_| link.has_ethernet) else {
+        return Ok(Err(NoNextHop::NotEthernet { oif }));
     };
     let ip = route.gateway.unwrap_or(peer);
     let Some(neighbour) = netlink.neighbour(oif, ip).await? else {
@@ -116,7 +137,7 @@ pub(crate) async fn next_hop(
             Err(error) => Err(error),
         };
     };
-    Ok(Ok(NextHop { oif, source_mac, destination_mac: neighbour.mac, source_ip, mtu: link.mtu, route_mtu: route.mtu }))
+    Ok(Ok(found([source_mac, neighbour.mac])))
 }
 
 #[cfg(test)]
@@ -150,10 +171,10 @@ mod tests {
                 ("fd99::2", "fd99::2", None, None),
             ] {
                 if netlink.neighbour(va, ip(gateway)).await.expect("asked").is_none() {
-                    let first = next_hop(&netlink, ip(peer), source).await.expect("asked");
+                    let first = next_hop(&netlink, ip(peer), source, Writer::Program).await.expect("asked");
                     assert_eq!(first, Err(NoNextHop::Unresolved { oif: va, ip: ip(gateway) }));
                 }
-                let ask = async || next_hop(&netlink, ip(peer), source).await.expect("asked").ok();
+                let ask = async || next_hop(&netlink, ip(peer), source, Writer::Program).await.expect("asked").ok();
                 let found = eventually("resolve", ask).await;
                 let source_ip = if ip(peer).is_ipv4() { ip("10.9.0.1") } else { ip("fd99::1") };
                 let expected = NextHop { oif: va, source_mac, destination_mac, source_ip, mtu: 1500, route_mtu };
@@ -201,10 +222,44 @@ mod tests {
                     &format!("no answer yet from 10.9.0.77 on interface {va} about its MAC"),
                 ),
             ] {
-                let reason = next_hop(&netlink, peer, source).await.expect("asked").expect_err("no way");
+                let reason =
+                    next_hop(&netlink, peer, source, Writer::Program).await.expect("asked").expect_err("no way");
                 assert_eq!(reason, expected);
                 assert_eq!(reason.to_string(), sentence);
             }
+        });
+    }
+
+    #[test]
+    fn the_kernel_needs_no_mac() {
+        let (a, _b) = two_hosts();
+        a.ip("tuntap add tun0 mode tun");
+        a.ip("link set tun0 mtu 1420");
+        a.ip("link set tun0 up");
+        a.ip("addr add 10.20.0.1/24 dev tun0");
+        a.ip("addr add fd20::1/64 dev tun0");
+        a.ip("route add 10.21.0.0/24 dev tun0 mtu 1300");
+        let (va, oif) = (index(&a, "va"), index(&a, "tun0"));
+        a.block_on(async || {
+            let netlink = Netlink::open().expect("a socket");
+            let ask = async |peer| next_hop(&netlink, ip(peer), None, Writer::Kernel).await.expect("asked");
+            let tun = NextHop {
+                oif,
+                source_mac: MacAddr::ZERO,
+                destination_mac: MacAddr::ZERO,
+                source_ip: ip("10.20.0.1"),
+                mtu: 1420,
+                route_mtu: None,
+            };
+            assert_eq!(ask("10.20.0.2").await, Ok(tun));
+            assert_eq!(ask("fd20::2").await, Ok(NextHop { source_ip: ip("fd20::1"), ..tun }));
+            assert_eq!(ask("10.21.0.2").await, Ok(NextHop { route_mtu: Some(1300), ..tun }));
+            // Nor does it for an interface that has some: nobody answers here.
+            let ethernet = NextHop { oif: va, source_ip: ip("10.9.0.1"), mtu: 1500, ..tun };
+            assert_eq!(ask("10.9.0.77").await, Ok(ethernet));
+            assert_eq!(netlink.neighbour(va, ip("10.9.0.77")).await, Ok(None), "nobody was asked");
+            let nowhere = NoNextHop::NoRoute { peer: ip("10.30.0.1"), source: None };
+            assert_eq!(ask("10.30.0.1").await, Err(nowhere));
         });
     }
 }
