@@ -71,6 +71,10 @@ pub fn classify_v6(outer: &OuterV6, frame_len: u32, settings: &Settings) -> Resu
     if outer.udp.destination() != settings.port || !is_local_v6(settings, ip.destination) {
         return Err(Verdict::NotVxlan);
     }
+    // The tables have IPv4 peers in that form, and nobody sends it (`ip6_rcv_core` in net/ipv6/ip6_input.c).
+    if ip.source.is_mapped() {
+        return Err(Verdict::UnknownSource);
+    }
     let (payload, datagram) = (ip.payload_length(), outer.udp.length());
     if u32::from(payload) + (EthernetHeader::LEN + Ipv6Header::LEN) as u32 > frame_len
         || datagram > payload

@@ -70,8 +70,8 @@ pub(crate) fn underlay_tc(skb: &mut Skb) -> Result<Action, Verdict> {
         return Err(Verdict::NotVxlan);
     }
     let settings = tables::settings().ok_or(Verdict::NotVxlan)?;
-    // With the inner protocol, where the frame has one.
-    skb.pull(EncapsulatedV6::LEN as u32 + Tag::LEN + 10);
+    // With the inner IP header, where the frame has one: cards that split frames leave little of it in one piece.
+    skb.pull((EncapsulatedV6::LEN + Ipv6Header::LEN) as u32);
     let arrived = headers(skb, settings)?;
     let marked = congestion(skb, &arrived)?;
     if is_for_helper(skb, &arrived) {

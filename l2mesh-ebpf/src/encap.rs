@@ -8,7 +8,7 @@ use l2mesh_common::{
     verdict::Verdict,
     wire::{
         EncapsulatedV4, EncapsulatedV6, EtherType, EthernetHeader, HeadersV4, HeadersV6, Ipv4Header, Ipv6Header,
-        PerFrame, Tags, Vni,
+        PerFrame, Tag, Tags, Vni,
     },
 };
 
@@ -72,7 +72,8 @@ impl Departing {
 /// Carries a frame that left through an overlay interface.
 #[inline(always)]
 pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, Verdict> {
-    skb.pull(EthernetHeader::LEN as u32 + Ipv6Header::LEN as u32);
+    // With the ports behind a tag and the longest header, that all frames of a flow have the same entropy.
+    skb.pull(Tag::LEN + (EthernetHeader::LEN + Ipv6Header::LEN + size_of::<Ports>()) as u32);
     let sent = *skb.header::<EthernetHeader>(0).ok_or(Verdict::Runt)?;
     let vni = Vni::new(port.vni).map_err(|_| Verdict::NoNetwork)?;
     if !sent.source.is_valid_source() {
@@ -89,6 +90,8 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
     let untagged = if tags.count() == 0 { sent } else { *skb.header::<EthernetHeader>(0).ok_or(Verdict::Runt)? };
     let (source_port, inner_tos) = flow(skb, &untagged);
     let dscp = if port.tos == Port::INHERIT_TOS { inner_tos } else { port.tos as u8 };
+    // Nobody puts a mark back behind a tag, so that the path must not make one there (RFC 6040 section 4.3): it drops instead.
+    let ecn = if tags.count() == 0 { inner_tos } else { 0 };
     let (inner, tag_words) = tags.around(untagged);
     let departing = Departing {
         frame: PerFrame {
@@ -96,7 +99,7 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
             inner,
             len: skb.frame_len() + tags.octets(),
             source_port,
-            tos: ecn::outer_tos(dscp, inner_tos),
+            tos: ecn::outer_tos(dscp, ecn),
         },
         tags,
         tag_words,

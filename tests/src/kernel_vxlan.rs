@@ -19,11 +19,14 @@ pub struct VxlanOptions {
     pub udp_checksum: bool,
     /// Octets of an inner IP packet; the kernel's choice if `None`.
     pub mtu: Option<u32>,
+    /// The outer TOS octet: a number, or `inherit`.
+    pub tos: &'static str,
 }
 
 impl Default for VxlanOptions {
     fn default() -> Self {
-        Self { name: "vx0".to_owned(), vni: 16, port: 4789, learning: true, udp_checksum: false, mtu: None }
+        let name = "vx0".to_owned();
+        Self { name, vni: 16, port: 4789, learning: true, udp_checksum: false, mtu: None, tos: "0" }
     }
 }
 
@@ -38,7 +41,7 @@ impl Host {
     /// Makes a vxlan device that sends from `local`, and floods to `peers`; it is up.
     #[track_caller]
     pub fn kernel_vxlan(&self, local: impl Into<IpAddr>, peers: &[IpAddr], options: &VxlanOptions) -> KernelVxlan {
-        let VxlanOptions { name, vni, port, learning, udp_checksum, mtu } = options;
+        let VxlanOptions { name, vni, port, learning, udp_checksum, mtu, tos } = options;
         let local = local.into();
         let learning = if *learning { "learning" } else { "nolearning" };
         let checksum = match (local, udp_checksum) {
@@ -49,7 +52,7 @@ impl Host {
         };
         let mtu = mtu.map_or_else(String::new, |mtu| format!("mtu {mtu}"));
         self.run(&format!(
-            "ip link add name {name} {mtu} type vxlan id {vni} local {local} dstport {port} {learning} {checksum}"
+            "ip link add name {name} {mtu} type vxlan id {vni} local {local} dstport {port} tos {tos} {learning} {checksum}"
         ));
         let device = KernelVxlan { host: self.clone(), name: name.clone() };
         for peer in peers {

@@ -123,6 +123,7 @@ fn one_field_wrong_over_ipv6() {
         (20, &[0], Verdict::NotVxlan),
         (20, &[6], Verdict::NotVxlan),
         (53, &[2], Verdict::NotVxlan),
+        (22, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff], Verdict::UnknownSource),
         (38, &[0xfe, 0x80], Verdict::NotVxlan),
         (56, &8472_u16.to_be_bytes(), Verdict::NotVxlan),
         (58, &[0, 29], Verdict::Truncated),

@@ -150,6 +150,16 @@ impl Ipv4Header {
 #[repr(transparent)]
 pub struct Ipv6Octets(pub [Be16; 8]);
 
+impl Ipv6Octets {
+    /// True for IPv4 in IPv6 form (RFC 4291 section 2.5.5.2).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_mapped(&self) -> bool {
+        let [a, b, c, d, e, f, ..] = self.0;
+        a.octets() | b.octets() | c.octets() | d.octets() | e.octets() == 0 && f.octets() == 0xffff
+    }
+}
+
 impl From<Ipv6Addr> for Ipv6Octets {
     fn from(address: Ipv6Addr) -> Self {
         Self(address.segments().map(Be16::new))
@@ -266,6 +276,15 @@ mod tests {
             prop_assert_eq!((header.sum(), header.tos()), (0xffff, later));
             prop_assert_eq!(header.total_length(), length);
             prop_assert_eq!((header.version(), header.header_len(), header.is_fragment()), (4, 20, false));
+        }
+
+        #[test]
+        fn mapped_as_the_standard_library_says(address: u128, v4: [u8; 4]) {
+            for address in [address, address & 0xffff_ffff_ffff, address | 0xffff_0000_0000] {
+                let address = Ipv6Addr::from(address);
+                prop_assert_eq!(Ipv6Octets::from(address).is_mapped(), address.to_ipv4_mapped().is_some());
+            }
+            prop_assert!(Ipv6Octets::from(Ipv4Addr::from(v4).to_ipv6_mapped()).is_mapped());
         }
 
         #[test]
