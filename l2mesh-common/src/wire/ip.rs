@@ -155,8 +155,9 @@ impl Ipv6Octets {
     #[inline(always)]
     #[must_use]
     pub const fn is_mapped(&self) -> bool {
-        let [a, b, c, d, e, f, ..] = self.0;
-        a.octets() | b.octets() | c.octets() | d.octets() | e.octets() == 0 && f.octets() == 0xffff
+        let [zeros @ .., ones, _, _] = self.0;
+        let [a, b, c, d, e] = zeros;
+        a.octets() | b.octets() | c.octets() | d.octets() | e.octets() == 0 && ones.octets() == 0xffff
     }
 }
 
