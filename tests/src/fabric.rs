@@ -83,7 +83,7 @@ pub struct Uplink {
     pub gateway: Option<Ipv4Addr>,
     /// The router's IPv6 address.
     pub gateway6: Option<Ipv6Addr>,
-    /// The other end, on [`Lab::fabric`]; on a pair, the other host's interface.
+    /// The other end, on [`Lab::fabric`]; on a pair, the other host's interface; of a tunnel there is none, and it is empty.
     pub port: String,
 }
 
@@ -223,7 +223,7 @@ impl Lab {
     fn each_direction(&self, a: &Host, b: &Host, change: impl Fn(&Host, &str, u32, &Uplink)) {
         let fabric = self.fabric();
         for (from, to) in [(a, b), (b, a)] {
-            for uplink in from.uplinks() {
+            for uplink in from.uplinks().iter().filter(|uplink| !uplink.port.is_empty()) {
                 for target in to.uplinks() {
                     // The last two octets are unique in a lab; two preferences each, one per family.
                     let [_, _, network, last] = target.address.octets();

@@ -231,7 +231,7 @@ fn ipv6_header(addresses: &[u8], protocol: u8, payload: u16) -> Vec<u8> {
 }
 
 /// RFC 1071.
-fn checksum(octets: &[u8]) -> u16 {
+pub(crate) fn checksum(octets: &[u8]) -> u16 {
     let word = |pair: &[u8]| u64::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
     let mut sum: u64 = octets.chunks(2).map(word).sum();
     while sum > 0xffff {

@@ -118,6 +118,16 @@ impl Host {
         lock(&self.0.uplinks).push(uplink);
     }
 
+    /// Gives a tunnel's interface its addresses; from now on it is the first underlay interface.
+    #[track_caller]
+    pub(crate) fn tunnelled(&self, interface: &str, (address, prefix): (Ipv4Addr, u8), address6: Ipv6Addr) {
+        self.add_address(interface, &format!("{address}/{prefix}"));
+        self.add_address(interface, &format!("{address6}/64"));
+        let (interface, mac, port) = (interface.to_owned(), MacAddr::ZERO, String::new());
+        let (address6, gateway, gateway6) = (Some(address6), None, None);
+        lock(&self.0.uplinks).insert(0, Uplink { interface, mac, address, address6, prefix, gateway, gateway6, port });
+    }
+
     /// Runs a program to its end; any exit status but 0 is a panic with its stderr.
     #[track_caller]
     pub fn exec(&self, program: impl AsRef<OsStr>, args: &[impl AsRef<OsStr>]) -> Output {

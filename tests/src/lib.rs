@@ -43,7 +43,9 @@ mod tagging;
 pub mod tap;
 pub mod traffic;
 pub mod transfer;
+pub mod tun;
 mod wait;
+pub mod wireguard;
 
 pub use capture::{Capture, Direction, Pcap};
 pub use fabric::{Family, Uplink, Wire, Wiring};

@@ -44,6 +44,8 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("tcpdump", "tcpdump"),
     ("tshark", "tshark"),
     ("unshare", "util-linux"),
+    ("wg", "wireguard-tools"),
+    ("wireguard-go", "wireguard-go"),
 ];
 
 /// Installs what is missing.
