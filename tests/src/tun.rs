@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -94,10 +94,14 @@ impl Tunnel {
         self.wire.congested.store(congested, Ordering::Relaxed);
     }
 
-    /// Lets one end receive a packet that nobody sent.
+    /// Lets one end receive a packet that nobody sent. The header checksum of IPv4 is filled in.
     #[track_caller]
     pub fn inject(&self, to: usize, packet: &[u8]) {
-        write(&self.ends[to], packet).unwrap_or_else(|error| panic!("{INTERFACE}: write: {error}"));
+        let mut packet = packet.to_vec();
+        if is_v4(&packet) {
+            fill_checksum(&mut packet);
+        }
+        write(&self.ends[to], &packet).unwrap_or_else(|error| panic!("{INTERFACE}: write: {error}"));
     }
 }
 
@@ -137,24 +141,34 @@ fn write(mut end: &File, packet: &[u8]) -> std::io::Result<()> {
     end.write(packet).map(drop)
 }
 
-/// Sets CE, with the header checksum of IPv4.
+/// Sets CE.
 fn mark(packet: &mut [u8]) {
-    if packet[0] >> 4 == 4 {
+    if is_v4(packet) {
         packet[1] |= 3;
-        packet[10..12].fill(0);
-        let sum = checksum(&packet[..20]).to_be_bytes();
-        packet[10..12].copy_from_slice(&sum);
+        fill_checksum(packet);
     } else {
-        // The class' last two bits are the upper ones of the second octet's lower half.
+        // The class' last two bits are in the upper half of the second octet.
         packet[1] |= 3 << 4;
     }
+}
+
+fn is_v4(packet: &[u8]) -> bool {
+    packet[0] >> 4 == 4
+}
+
+/// Of an IPv4 header without options.
+fn fill_checksum(packet: &mut [u8]) {
+    packet[10..12].fill(0);
+    let sum = checksum(&packet[..20]).to_be_bytes();
+    packet[10..12].copy_from_slice(&sum);
 }
 
 /// Fragmentation needed (RFC 1191) or packet too big (RFC 4443), from the one that the packet was for.
 fn too_big(packet: &[u8], mtu: usize) -> Vec<u8> {
     let mtu = u32::try_from(mtu).expect("a small number").to_be_bytes();
-    let is_v4 = packet[0] >> 4 == 4;
-    let quoted = &packet[..packet.len().min(if is_v4 { 28 } else { 1000 })];
+    let is_v4 = is_v4(packet);
+    // As much as Linux quotes (RFC 1812 section 4.3.2.3), and at least the inner headers.
+    let quoted = &packet[..packet.len().min(500)];
     let (kind, code) = if is_v4 { (3, 4) } else { (2, 0) };
     let mut icmp = [&[kind, code, 0, 0][..], &mtu, quoted].concat();
     let length = icmp.len();
@@ -162,8 +176,7 @@ fn too_big(packet: &[u8], mtu: usize) -> Vec<u8> {
         let total = u16::try_from(20 + length).expect("a short packet").to_be_bytes();
         let mut header = vec![0x45, 0, total[0], total[1], 0, 0, 0, 0, 64, 1, 0, 0];
         header.extend([&packet[16..20], &packet[12..16]].concat());
-        let sum = checksum(&header).to_be_bytes();
-        header[10..12].copy_from_slice(&sum);
+        fill_checksum(&mut header);
         header
     } else {
         let payload = u16::try_from(length).expect("a short packet").to_be_bytes();
@@ -178,15 +191,6 @@ fn too_big(packet: &[u8], mtu: usize) -> Vec<u8> {
     icmp[2..4].copy_from_slice(&sum.to_be_bytes());
     header.extend(icmp);
     header
-}
-
-/// The addresses of a packet, source first.
-#[must_use]
-#[track_caller]
-pub fn addresses(packet: &[u8]) -> [IpAddr; 2] {
-    let four = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&packet[at..at + 4]).expect("four octets"));
-    let six = |at: usize| IpAddr::from(<[u8; 16]>::try_from(&packet[at..at + 16]).expect("16 octets"));
-    if packet[0] >> 4 == 4 { [four(12), four(16)] } else { [six(8), six(24)] }
 }
 
 #[track_caller]
