@@ -124,8 +124,9 @@ impl Host {
         self.add_address(interface, &format!("{address}/{prefix}"));
         self.add_address(interface, &format!("{address6}/64"));
         let (interface, mac, port) = (interface.to_owned(), MacAddr::ZERO, String::new());
-        let (address6, gateway, gateway6) = (Some(address6), None, None);
-        lock(&self.0.uplinks).insert(0, Uplink { interface, mac, address, address6, prefix, gateway, gateway6, port });
+        let (vtep, address6, gateway, gateway6) = (address.into(), Some(address6), None, None);
+        let uplink = Uplink { interface, mac, address, address6, vtep, prefix, gateway, gateway6, port };
+        lock(&self.0.uplinks).insert(0, uplink);
     }
 
     /// Runs a program to its end; any exit status but 0 is a panic with its stderr.
