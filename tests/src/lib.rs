@@ -23,6 +23,7 @@ pub mod capture;
 pub mod dhcp;
 mod ethtool;
 mod fabric;
+pub mod fates;
 pub mod flow;
 pub mod foreign;
 pub mod frames;

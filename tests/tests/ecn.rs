@@ -6,6 +6,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use l2mesh_tests::fates::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC, XDP_DROP, XDP_PASS};
 use l2mesh_tests::{
     Capture, Direction, Family, Frame, Host, Lab, MacAddr, Segment, Tap, VxlanOptions, Wiring, wait_for,
 };
@@ -24,13 +25,6 @@ const NOT_ECT: u8 = 0b00;
 const ECT_1: u8 = 0b01;
 const ECT_0: u8 = 0b10;
 const CE: u8 = 0b11;
-
-// linux/pkt_cls.h, linux/bpf.h.
-const TC_ACT_UNSPEC: i32 = -1;
-const TC_ACT_SHOT: i32 = 2;
-const TC_ACT_REDIRECT: i32 = 7;
-const XDP_DROP: i32 = 1;
-const XDP_PASS: i32 = 2;
 
 /// RFC 6040 section 4.2, figure 4: rows inside, columns outside, both in the order Not-ECT, ECT(0), ECT(1), CE.
 const RFC_6040: [(u8, [Option<u8>; 4]); 4] = [

@@ -227,7 +227,13 @@ impl Skb {
     /// On failure the frame is as it was.
     #[inline(always)]
     pub(crate) fn pop_outer(&mut self, family: Family) -> Result<(), Verdict> {
-        self.pop(family.outer(), 0).map_err(|()| Verdict::DecapFailed)
+        // The helper leaves room for an IP header of the version that it believes to be inside: for the shorter one, so that it
+        // refuses less. Whoever receives the frame looks for himself (`eth_type_trans`).
+        let flags = match family {
+            Family::V4 => 0,
+            Family::V6 => BPF_F_ADJ_ROOM_DECAP_L3_IPV4,
+        };
+        self.pop(family.outer(), flags).map_err(|()| Verdict::DecapFailed)
     }
 
     #[inline(always)]
