@@ -127,3 +127,26 @@ pub(crate) fn remove_file_if_there(path: &std::path::Path) -> anyhow::Result<()>
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use object::{Object as _, ObjectSection as _, ObjectSymbol as _, RelocationTarget};
+
+    use super::*;
+
+    /// Those loops go octet by octet: 20 octets of zeros cost as much as a lookup in a table.
+    #[test]
+    fn the_programs_call_no_loop_over_octets() {
+        let object = object::File::parse(OBJECT).expect("an ELF object");
+        let mut names = Vec::new();
+        for (_, relocation) in object.sections().flat_map(|section| section.relocations()) {
+            let RelocationTarget::Symbol(index) = relocation.target() else { continue };
+            let symbol = object.symbol_by_index(index).expect("a symbol");
+            names.push(symbol.name().expect("a name").to_owned());
+        }
+        assert!(names.iter().any(|name| name == "FDB"), "relocations are found: {names:?}");
+        let loops = ["memcpy", "memmove", "memset", "memcmp", "bcmp"];
+        let called: Vec<_> = names.iter().filter(|name| loops.contains(&name.as_str())).collect();
+        assert!(called.is_empty(), "{called:?}: see l2mesh-ebpf/build.rs");
+    }
+}
