@@ -42,12 +42,14 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Validate a configuration file
     Check(CheckArgs),
+    /// Print the configuration that equals vxlan devices
+    Import(ImportArgs),
 }
 
 impl Command {
     /// True for verbs that change nothing.
     pub(crate) const fn only_reads(&self) -> bool {
-        matches!(self, Self::Maps(_) | Self::Status(_) | Self::Check(_))
+        matches!(self, Self::Maps(_) | Self::Status(_) | Self::Check(_) | Self::Import(_))
     }
 }
 
@@ -199,6 +201,26 @@ pub(crate) struct CheckArgs {
     pub json: bool,
 }
 
+/// What `import` is told.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  l2mesh import > mesh.toml
+  l2mesh import provider0
+
+The configuration goes to stdout, with comments about what cannot be said in it. Nothing is changed.")]
+pub(crate) struct ImportArgs {
+    /// Kernel vxlan devices [default: all of this network namespace]
+    #[arg(value_name = "DEVICE")]
+    pub devices: Vec<String>,
+    /// Another host that is not found there, by its IP address; once for each
+    #[arg(long, value_name = "ADDRESS")]
+    pub peer: Vec<IpAddr>,
+    /// This host's address in the underlay [default: as found, else as routed]
+    #[arg(long, value_name = "ADDRESS")]
+    pub local: Option<IpAddr>,
+}
+
 #[cfg(test)]
 mod tests {
     use clap::{CommandFactory, error::ErrorKind};
@@ -282,5 +304,8 @@ mod tests {
         assert!(parse("l2mesh status --json").is_ok());
         assert!(parse("l2mesh check --config mesh.toml").is_ok());
         assert_eq!(parse("l2mesh check").map(|_| ()), Err(ErrorKind::MissingRequiredArgument));
+        for line in ["", "vxlan0 vxlan1 --local 192.0.2.1 --peer 192.0.2.2"] {
+            assert!(parse(&format!("l2mesh import {line}")).is_ok(), "{line}");
+        }
     }
 }

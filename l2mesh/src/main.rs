@@ -5,6 +5,7 @@ mod cli;
 mod commands;
 mod config;
 mod dataplane;
+mod import;
 mod underlay;
 
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Maps(args) => commands::maps::run(args, pins),
         Command::Status(args) => commands::status::run(args, pins),
         Command::Check(args) => commands::check::run(args),
+        Command::Import(args) => runtime.block_on(commands::import::run(args)),
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod attach;
 pub(crate) mod check;
 pub(crate) mod detach;
+pub(crate) mod import;
 pub(crate) mod maps;
 mod output;
 pub(crate) mod status;

@@ -137,13 +137,13 @@ impl Netlink {
     }
 }
 
-fn question() -> LinkMessage {
+pub(super) fn question() -> LinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     message
 }
 
-fn parse(message: RouteNetlinkMessage) -> Option<Link> {
+pub(super) fn parse(message: RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = message else {
         return None;
     };

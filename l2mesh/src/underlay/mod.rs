@@ -3,9 +3,11 @@
 //! A [`Netlink`] or [`watch::Watch`] sees the network namespace of the thread that opened it. Every
 //! device index is one of that namespace.
 
+pub(crate) mod belongings;
 pub(crate) mod change;
 pub(crate) mod create;
 pub(crate) mod error;
+pub(crate) mod fdb;
 pub(crate) mod features;
 pub(crate) mod links;
 pub(crate) mod neighbours;
@@ -16,6 +18,7 @@ pub(crate) mod routes;
 pub(crate) mod sniffers;
 #[cfg(test)]
 mod testing;
+pub(crate) mod vxlan;
 pub(crate) mod watch;
 
 use futures_util::StreamExt;

@@ -81,7 +81,7 @@ fn parse(message: RouteMessage, source: Option<IpAddr>) -> Option<Route> {
     Some(Route { oif: oif?, ..route })
 }
 
-const fn address(address: &RouteAddress) -> Option<IpAddr> {
+pub(super) const fn address(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
         RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
