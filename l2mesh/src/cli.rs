@@ -42,7 +42,7 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Validate a configuration file
     Check(CheckArgs),
-    /// Print the configuration that equals vxlan devices
+    /// Print the configuration that equals vxlan devices or netplan files
     Import(ImportArgs),
 }
 
@@ -203,16 +203,23 @@ pub(crate) struct CheckArgs {
 
 /// What `import` is told.
 #[derive(Clone, Debug, Args)]
+#[command(override_usage = "\
+l2mesh import [DEVICE]... [OPTIONS]
+       l2mesh import --netplan FILE... [OPTIONS]")]
 #[command(after_help = "\
 Examples:
   l2mesh import > mesh.toml
   l2mesh import provider0
+  l2mesh import --netplan /etc/netplan/*.yaml
 
 The configuration goes to stdout, with comments about what cannot be said in it. Nothing is changed.")]
 pub(crate) struct ImportArgs {
     /// Kernel vxlan devices [default: all of this network namespace]
-    #[arg(value_name = "DEVICE")]
+    #[arg(value_name = "DEVICE", conflicts_with = "netplan")]
     pub devices: Vec<String>,
+    /// Netplan files of one host instead; what a later one says replaces what an earlier one says
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub netplan: Vec<PathBuf>,
     /// Another host that is not found there, by its IP address; once for each
     #[arg(long, value_name = "ADDRESS")]
     pub peer: Vec<IpAddr>,
@@ -304,8 +311,9 @@ mod tests {
         assert!(parse("l2mesh status --json").is_ok());
         assert!(parse("l2mesh check --config mesh.toml").is_ok());
         assert_eq!(parse("l2mesh check").map(|_| ()), Err(ErrorKind::MissingRequiredArgument));
-        for line in ["", "vxlan0 vxlan1 --local 192.0.2.1 --peer 192.0.2.2"] {
+        for line in ["", "vxlan0 vxlan1 --local 192.0.2.1 --peer 192.0.2.2", "--netplan a b --peer ::1"] {
             assert!(parse(&format!("l2mesh import {line}")).is_ok(), "{line}");
         }
+        assert_eq!(parse("l2mesh import vxlan0 --netplan a").map(|_| ()), Err(ErrorKind::ArgumentConflict));
     }
 }

@@ -244,7 +244,7 @@ pub(crate) struct Network {
 }
 
 /// All of a file, which may be a pipe, but not endless.
-fn read(path: &Path) -> io::Result<String> {
+pub(crate) fn read(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let length = File::open(path)?.take(FILE_MAX + 1).read_to_string(&mut text)?;
     if u64::try_from(length).is_ok_and(|length| length <= FILE_MAX) {

@@ -1,14 +1,16 @@
-//! What exists today, in the words of a configuration: kernel vxlan devices.
+//! What exists today, in the words of a configuration: kernel vxlan devices, netplan files.
 //!
 //! ```text
-//! kernel.rs -- Device -- assemble.rs -- Draft -- TOML with comments (draft.rs)
-//!              (device.rs: what of it a mesh can say)
+//! kernel.rs   --.
+//!                >-- Device -- assemble.rs -- Draft -- TOML with comments (draft.rs)
+//! netplan.rs  --'    (device.rs: what of it a mesh can say)
 //! ```
 
 mod assemble;
 mod device;
 mod draft;
 mod kernel;
+mod netplan;
 
 use std::net::IpAddr;
 
@@ -29,7 +31,12 @@ struct Told<'a> {
 /// What is named is not there, cannot be read or understood, or makes no mesh.
 pub(crate) async fn import(args: &ImportArgs) -> anyhow::Result<String> {
     let told = Told { local: args.local, peers: &args.peer };
-    let text = kernel::read(&args.devices, told).await?.to_toml();
+    let draft = if args.netplan.is_empty() {
+        kernel::read(&args.devices, told).await?
+    } else {
+        netplan::read(&args.netplan, told)?
+    };
+    let text = draft.to_toml();
     match Mesh::from_toml(&text, "the result") {
         Ok(_) => Ok(text),
         Err(errors) => anyhow::bail!("what was found makes no mesh:\n{errors}"),
