@@ -42,7 +42,7 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Validate a configuration file
     Check(CheckArgs),
-    /// Print the configuration that equals vxlan devices or netplan files
+    /// Print the configuration that equals vxlan devices, netplan files or a tinc network
     Import(ImportArgs),
 }
 
@@ -205,23 +205,28 @@ pub(crate) struct CheckArgs {
 #[derive(Clone, Debug, Args)]
 #[command(override_usage = "\
 l2mesh import [DEVICE]... [OPTIONS]
-       l2mesh import --netplan FILE... [OPTIONS]")]
+       l2mesh import --netplan FILE... [OPTIONS]
+       l2mesh import --tinc DIR [OPTIONS]")]
 #[command(after_help = "\
 Examples:
   l2mesh import > mesh.toml
   l2mesh import provider0
   l2mesh import --netplan /etc/netplan/*.yaml
+  l2mesh import --tinc /etc/tinc/lan
 
 The configuration goes to stdout, with comments about what cannot be said in it. Nothing is changed.")]
 pub(crate) struct ImportArgs {
     /// Kernel vxlan devices [default: all of this network namespace]
-    #[arg(value_name = "DEVICE", conflicts_with = "netplan")]
+    #[arg(value_name = "DEVICE", conflicts_with_all = ["netplan", "tinc"])]
     pub devices: Vec<String>,
     /// Netplan files of one host instead; what a later one says replaces what an earlier one says
-    #[arg(long, value_name = "FILE", num_args = 1..)]
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "tinc")]
     pub netplan: Vec<PathBuf>,
+    /// The directory of a tinc network instead
+    #[arg(long, value_name = "DIR")]
+    pub tinc: Option<PathBuf>,
     /// Another host that is not found there, by its IP address; once for each
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "tinc")]
     pub peer: Vec<IpAddr>,
     /// This host's address in the underlay [default: as found, else as routed]
     #[arg(long, value_name = "ADDRESS")]
@@ -311,9 +316,13 @@ mod tests {
         assert!(parse("l2mesh status --json").is_ok());
         assert!(parse("l2mesh check --config mesh.toml").is_ok());
         assert_eq!(parse("l2mesh check").map(|_| ()), Err(ErrorKind::MissingRequiredArgument));
-        for line in ["", "vxlan0 vxlan1 --local 192.0.2.1 --peer 192.0.2.2", "--netplan a b --peer ::1"] {
+        for line in
+            ["", "vxlan0 vxlan1 --local 192.0.2.1 --peer 192.0.2.2", "--netplan a b --peer ::1", "--tinc /etc/tinc/x"]
+        {
             assert!(parse(&format!("l2mesh import {line}")).is_ok(), "{line}");
         }
-        assert_eq!(parse("l2mesh import vxlan0 --netplan a").map(|_| ()), Err(ErrorKind::ArgumentConflict));
+        for line in ["vxlan0 --netplan a", "vxlan0 --tinc d", "--netplan a --tinc d", "--tinc d --peer 192.0.2.2"] {
+            assert_eq!(parse(&format!("l2mesh import {line}")).map(|_| ()), Err(ErrorKind::ArgumentConflict), "{line}");
+        }
     }
 }

@@ -122,7 +122,7 @@ pub(super) fn unreachable_reason(address: IpAddr) -> Option<String> {
 /// True for a host name (RFC 1123 section 2.1, and underscores, which resolvers take).
 ///
 /// A last label of digits alone is no host name but an IPv4 address gone wrong.
-pub(super) fn is_host_name(text: &str) -> bool {
+pub(crate) fn is_host_name(text: &str) -> bool {
     let labels = || text.strip_suffix('.').unwrap_or(text).split('.');
     let is_label = |label: &str| {
         let characters = label.bytes().all(|octet| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_'));
@@ -133,7 +133,7 @@ pub(super) fn is_host_name(text: &str) -> bool {
 }
 
 /// Why `name` cannot name a node or a network.
-pub(super) fn name_problem(name: &str) -> Option<&'static str> {
+pub(crate) fn name_problem(name: &str) -> Option<&'static str> {
     if name.is_empty() {
         Some("it is empty")
     } else if name.len() > NAME_MAX {
@@ -146,7 +146,7 @@ pub(super) fn name_problem(name: &str) -> Option<&'static str> {
 }
 
 /// Why the kernel would not take `name` for a device (`dev_valid_name`), or would take it for a pattern.
-pub(super) fn interface_problem(name: &str) -> Option<&'static str> {
+pub(crate) fn interface_problem(name: &str) -> Option<&'static str> {
     if name.is_empty() {
         Some("it is empty")
     } else if name.len() > INTERFACE_NAME_MAX {

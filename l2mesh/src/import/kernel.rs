@@ -81,7 +81,7 @@ impl Host {
             ensure!(
                 !found.is_empty(),
                 "no vxlan device is in this network namespace (see `ip link show type vxlan`): enter the right one by \
-                 `nsenter --net=`, or import from files with --netplan"
+                 `nsenter --net=`, or import from files with --netplan or --tinc"
             );
             return Ok(found);
         }

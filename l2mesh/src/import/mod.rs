@@ -1,9 +1,10 @@
-//! What exists today, in the words of a configuration: kernel vxlan devices, netplan files.
+//! What exists today, in the words of a configuration: kernel vxlan devices, netplan files, a tinc network.
 //!
 //! ```text
 //! kernel.rs   --.
-//!                >-- Device -- assemble.rs -- Draft -- TOML with comments (draft.rs)
-//! netplan.rs  --'    (device.rs: what of it a mesh can say)
+//!                >-- Device -- assemble.rs --.
+//! netplan.rs  --'   (device.rs: what of it    >-- Draft -- TOML with comments (draft.rs)
+//! tinc.rs     ------ a mesh can say) --------'
 //! ```
 
 mod assemble;
@@ -11,6 +12,7 @@ mod device;
 mod draft;
 mod kernel;
 mod netplan;
+mod tinc;
 
 use std::net::IpAddr;
 
@@ -31,7 +33,9 @@ struct Told<'a> {
 /// What is named is not there, cannot be read or understood, or makes no mesh.
 pub(crate) async fn import(args: &ImportArgs) -> anyhow::Result<String> {
     let told = Told { local: args.local, peers: &args.peer };
-    let draft = if args.netplan.is_empty() {
+    let draft = if let Some(directory) = &args.tinc {
+        tinc::read(directory, told)?
+    } else if args.netplan.is_empty() {
         kernel::read(&args.devices, told).await?
     } else {
         netplan::read(&args.netplan, told)?
