@@ -28,6 +28,7 @@ pub mod flow;
 pub mod foreign;
 pub mod frames;
 mod host;
+pub mod import;
 mod kernel_vxlan;
 mod lab;
 mod leftovers;
