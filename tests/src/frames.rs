@@ -12,6 +12,7 @@ const ETH_IPV4: u16 = 0x0800;
 const ETH_ARP: u16 = 0x0806;
 const ETH_VLAN: u16 = 0x8100;
 const ETH_IPV6: u16 = 0x86dd;
+const ETH_QINQ: u16 = 0x88a8;
 const ETH_LLDP: u16 = 0x88cc;
 /// IEEE 802 OUI extended type: nothing in the kernel or in l2mesh knows it.
 const ETH_UNKNOWN: u16 = 0x88b7;
@@ -148,6 +149,28 @@ impl Frame {
             self.0[15] = self.0[15] & 0x0f | tos << 4;
         }
         self
+    }
+
+    /// Where the packet behind all tags starts, and of which type it is.
+    pub(crate) fn packet(&self) -> (usize, u16) {
+        let kind = |at: usize| u16::from_be_bytes([self.0[at - 2], self.0[at - 1]]);
+        let mut at = 14;
+        while matches!(kind(at), ETH_VLAN | ETH_QINQ) {
+            at += 4;
+        }
+        (at, kind(at))
+    }
+
+    /// A TCP segment with the sum over the pseudo-header alone in place of its checksum: whoever cuts it up needs that.
+    #[must_use]
+    pub(crate) fn with_pending_tcp_checksum(&self) -> Self {
+        let mut octets = self.0.clone();
+        let (ip, kind) = self.packet();
+        let (tcp, addresses) = if kind == ETH_IPV4 { (ip + 20, ip + 12) } else { (ip + 40, ip + 8) };
+        let length = u32::try_from(octets.len() - tcp).expect("less than 4 GiB").to_be_bytes();
+        let sum = !checksum(&[&octets[addresses..tcp], &length[..], &[0, TCP]].concat());
+        octets[tcp + 16..tcp + 18].copy_from_slice(&sum.to_be_bytes());
+        Self(octets)
     }
 
     /// With an 802.1Q tag: priority, DEI and VLAN id as on the wire.

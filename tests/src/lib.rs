@@ -46,6 +46,7 @@ pub mod tap;
 pub mod traffic;
 pub mod transfer;
 pub mod tun;
+mod virtio;
 mod wait;
 pub mod wireguard;
 
@@ -63,4 +64,5 @@ pub use segment::{File, Segment, assert_flooded, taps};
 pub use state::State;
 pub use tagging::Tagging;
 pub use tap::{Marker, Received, Tap};
+pub use virtio::VirtioSender;
 pub use wait::wait_for;

@@ -85,6 +85,10 @@ impl Tap {
         Self { socket, name, mac, pending: VecDeque::new() }
     }
 
+    pub(crate) fn into_socket(self) -> OwnedFd {
+        self.socket
+    }
+
     /// The interface's own address when it was opened.
     #[must_use]
     pub fn mac(&self) -> MacAddr {
@@ -227,7 +231,7 @@ fn auxiliary(message: ControlMessageOwned) -> Option<[u8; AUXDATA_LEN]> {
 }
 
 #[expect(unsafe_code, reason = "nix has no packet socket options")]
-fn set_packet_option(socket: &OwnedFd, option: libc::c_int) -> Result<(), Errno> {
+pub(crate) fn set_packet_option(socket: &OwnedFd, option: libc::c_int) -> Result<(), Errno> {
     let on: libc::c_int = 1;
     // SAFETY: the pointer and the length are those of a c_int that outlives the call.
     let result = unsafe {

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::own_address::{Local, Source};
 use crate::{
     cli::AttachArgs,
-    config::{Host, Mesh, ResolveError},
+    config::{Host, Mesh, MeshFlags, ResolveError},
     underlay::{Link, Netlink, watch::Watch},
 };
 
@@ -59,9 +59,17 @@ async fn try_identity(
     netlink: &Netlink,
     link: &Link,
 ) -> anyhow::Result<Result<Identity, String>> {
-    let addresses = netlink.addresses(link.index).await?;
-    if addresses.is_empty() && args.local.is_none() {
-        return Ok(Err(format!("{} has no address yet", link.name)));
+    let mut addresses = netlink.addresses(link.index).await?;
+    if file.is_none() {
+        prefer_source(args, netlink, &mut addresses).await?;
+    }
+    match args.local {
+        None if addresses.is_empty() => return Ok(Err(format!("{} has no address yet", link.name))),
+        // An IPv6 address becomes one a second after it was given, when nobody else has claimed it.
+        Some(local) if !netlink.route_to(local, None).await?.is_some_and(|route| route.local) => {
+            return Ok(Err(format!("--local: {local} is not an address of this host (yet): give one, or leave it out")));
+        }
+        _ => {}
     }
     let host = Host { node: args.node.as_deref(), local: args.local, interface: &link.name, addresses: &addresses };
     let mut mesh = match file {
@@ -88,4 +96,16 @@ async fn try_identity(
         Err(reason) => return Ok(Err(reason.to_owned())),
     };
     Ok(Ok(Identity { mesh, own, source, local, addresses }))
+}
+
+/// Puts the address first from which the kernel reaches the first peer: of the many that an interface has with IPv6, the one
+/// under which the others are most likely to know this host.
+async fn prefer_source(args: &AttachArgs, netlink: &Netlink, addresses: &mut [IpAddr]) -> anyhow::Result<()> {
+    let MeshFlags { peer, plain_peer, relay, .. } = &args.mesh;
+    let Some(first) = peer.iter().chain(plain_peer).chain(relay).next() else { return Ok(()) };
+    let preferred = netlink.route_to(*first, None).await?.and_then(|route| route.preferred_source);
+    if let Some(place) = addresses.iter().position(|address| Some(*address) == preferred) {
+        addresses[..=place].rotate_right(1);
+    }
+    Ok(())
 }

@@ -55,10 +55,6 @@ pub(crate) async fn start(
     let netlink = Netlink::open()?;
     let link = underlay_interface(&netlink, &args.iface).await?;
     let by_kernel = kernel_mode::chosen(args.mode, &link)?;
-    if let Some(local) = args.local {
-        let is_ours = netlink.route_to(local, None).await?.is_some_and(|route| route.local);
-        ensure!(is_ours, "--local: {local} is not an address of this host: give one, or leave it out");
-    }
     let mut control = Control::claim(&link.name, link.index)?;
     let mut watch = Watch::open()?;
     let identity = tokio::select! {
