@@ -12,9 +12,11 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod bucket;
 pub mod ecn;
 pub mod entropy;
 pub mod fdb;
+pub mod freeze;
 pub mod layout;
 pub mod path;
 pub mod receive;
