@@ -36,8 +36,10 @@ impl Rate {
         Self::one_in(SECOND_NS / frames as u64)
     }
 
+    /// One in so many nanoseconds, and 16 at once, or what a quarter of a second makes if that is more.
     #[inline(always)]
-    const fn one_in(interval_ns: u64) -> Self {
+    #[must_use]
+    pub const fn one_in(interval_ns: u64) -> Self {
         let frames_ns = interval_ns * DEPTH_FRAMES;
         Self { interval_ns, depth_ns: if frames_ns > DEPTH_NS { frames_ns } else { DEPTH_NS } }
     }

@@ -17,6 +17,8 @@ pub enum Learning {
     Move,
     /// It is static, and behind another peer: leave it.
     Refuse,
+    /// It has moved too often, and is kept behind another peer for a while.
+    Frozen,
 }
 
 /// Decides for an entry found, a frame from `peer`, at `now_ns`.
@@ -25,6 +27,7 @@ pub enum Learning {
 pub const fn learning(entry: &FdbEntry, peer: PeerId, now_ns: u64) -> Learning {
     match (entry.is_static(), entry.peer == peer) {
         (true, false) => Learning::Refuse,
+        (false, false) if entry.is_frozen(now_ns) => Learning::Frozen,
         (false, false) => Learning::Move,
         (false, true) if now_ns.saturating_sub(entry.seen_ns) >= REFRESH_NS => Learning::Refresh,
         (_, true) => Learning::Keep,
@@ -35,17 +38,22 @@ pub const fn learning(entry: &FdbEntry, peer: PeerId, now_ns: u64) -> Learning {
 /// station would never age while anybody still tries to reach it.
 #[must_use]
 pub const fn is_aged(entry: &FdbEntry, now_ns: u64, max_age_ns: u64) -> bool {
-    !entry.is_static() && now_ns.saturating_sub(entry.seen_ns) > max_age_ns
+    !entry.is_static() && !entry.is_frozen(now_ns) && now_ns.saturating_sub(entry.seen_ns) > max_age_ns
 }
 
 #[cfg(test)]
 mod tests {
+    use bytemuck::Zeroable as _;
     use proptest::prelude::*;
 
     use super::*;
 
     fn entry(peer: PeerId, flags: u32, seen_ns: u64) -> FdbEntry {
-        FdbEntry { peer, flags, seen_ns, moves: 0, reserved: 0 }
+        FdbEntry { peer, flags, seen_ns, ..FdbEntry::zeroed() }
+    }
+
+    fn frozen(peer: PeerId, until_ns: u64) -> FdbEntry {
+        FdbEntry { frozen_until_ns: until_ns, ..entry(peer, 0, 0) }
     }
 
     #[test]
@@ -57,6 +65,9 @@ mod tests {
             (entry(1, 0, now), 2, Learning::Move),
             (entry(1, FdbEntry::STATIC, 0), 1, Learning::Keep),
             (entry(1, FdbEntry::STATIC, 0), 2, Learning::Refuse),
+            (frozen(1, now + 1), 1, Learning::Refresh),
+            (frozen(1, now + 1), 2, Learning::Frozen),
+            (frozen(1, now), 2, Learning::Move),
         ] {
             assert_eq!(learning(&found, from, now), expected, "{found:?} from {from}");
         }
@@ -68,6 +79,12 @@ mod tests {
             let found = entry(peer, FdbEntry::STATIC, seen);
             prop_assert!(matches!(learning(&found, from, now), Learning::Keep | Learning::Refuse));
             prop_assert!(!is_aged(&found, now, age));
+        }
+
+        #[test]
+        fn what_is_frozen_neither_moves_nor_ages(peer: u32, from: u32, until in 1..u64::MAX, earlier in 1..u64::MAX) {
+            let (found, now) = (frozen(peer, until), until.saturating_sub(earlier));
+            prop_assert!(learning(&found, from, now) != Learning::Move && !is_aged(&found, now, 0));
         }
 
         #[test]

@@ -56,25 +56,25 @@ impl Stays {
     /// An address that has never moved.
     pub const NONE: Self = Self { count: 0, last: [Stay(0); STAYS] };
 
-    /// Notes that an address, at `from` since `since_ns`, was found behind `to`. If it has moved more than `limit`
-    /// times in ten seconds now, returns the peer that had it longest: there it is to be frozen, and what was before is forgotten.
-    /// A limit of 0 freezes nothing.
+    /// Notes that an address, at `from` since `since_ns`, was found behind `to`. True if it has moved more than `limit`
+    /// times in ten seconds now; a limit of 0 is none.
     #[inline(always)]
-    pub fn moved(&mut self, from: PeerId, since_ns: u64, to: PeerId, now_ns: u64, limit: u32) -> Option<PeerId> {
+    pub fn moved(&mut self, from: PeerId, since_ns: u64, to: PeerId, now_ns: u64, limit: u32) -> bool {
         if self.count == 0 {
             self.push(Stay::new(from, since_ns));
         }
         // Another CPU has noted this one.
         if self.stay(1).peer() == to {
-            return None;
+            return false;
         }
         self.push(Stay::new(to, now_ns));
-        if limit == 0 || !self.is_over(limit, now_ns) {
-            return None;
-        }
-        let longest = self.longest(now_ns);
+        limit != 0 && self.is_over(limit, now_ns)
+    }
+
+    /// Forgets all: what is frozen begins anew.
+    #[inline(always)]
+    pub const fn clear(&mut self) {
         self.count = 0;
-        Some(longest)
     }
 
     #[inline(always)]
@@ -95,43 +95,70 @@ impl Stays {
         now_ns.saturating_sub(since) < MOVES_NS
     }
 
-    /// The peer that had the address longest, the earliest of several.
-    #[inline(always)]
-    fn longest(&self, now_ns: u64) -> PeerId {
-        let (mut longest, mut greatest) = (self.stay(1).peer(), 0);
-        for back in 1..=STAYS as u64 {
-            let peer = self.stay(back).peer();
-            let held = self.held_ns(peer, now_ns);
-            if back <= self.count && held >= greatest {
-                (longest, greatest) = (peer, held);
-            }
-        }
-        longest
-    }
-
-    /// How long a peer had it of the last five minutes, as far as is remembered.
-    #[inline(always)]
-    fn held_ns(&self, peer: PeerId, now_ns: u64) -> u64 {
-        let window = now_ns.saturating_sub(HELD_NS);
-        let (mut held, mut until) = (0, now_ns);
-        // Loops of a fixed length, for the verifier.
-        for back in 1..=STAYS as u64 {
-            let stay = self.stay(back);
-            let since = if stay.since_ns() > window { stay.since_ns() } else { window };
-            if stay.peer() == peer && back <= self.count {
-                held += until.saturating_sub(since);
-            }
-            if since < until {
-                until = since;
-            }
-        }
-        held
-    }
-
     /// The last stay is 1, the one before 2; up to [`STAYS`], and those after the first are meaningless.
     #[inline(always)]
     const fn stay(&self, back: u64) -> Stay {
         self.last[self.count.wrapping_sub(back) as usize % STAYS]
+    }
+}
+
+/// The search for the peer that had an address longest in the last five minutes, as far as is remembered; of several, the
+/// one that had it first. In steps, because the verifier follows an ordinary loop within a loop down every way.
+#[derive(Debug)]
+pub struct Longest<'a> {
+    stays: &'a Stays,
+    now_ns: u64,
+    /// Whose time is being summed up, what it comes to, and up to where stays lie before those already seen.
+    peer: PeerId,
+    held_ns: u64,
+    until_ns: u64,
+    /// The best so far.
+    best: PeerId,
+    greatest_ns: u64,
+}
+
+impl<'a> Longest<'a> {
+    /// So many, from 0 on: every stay against every other.
+    pub const STEPS: u32 = (STAYS * STAYS) as u32;
+
+    /// The beginning of the search.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(stays: &'a Stays, now_ns: u64) -> Self {
+        let peer = stays.stay(1).peer();
+        Self { stays, now_ns, peer, held_ns: 0, until_ns: now_ns, best: peer, greatest_ns: 0 }
+    }
+
+    /// One step.
+    #[inline(always)]
+    pub const fn step(&mut self, index: u32) {
+        let (nth, back) = (index as u64 / STAYS as u64 + 1, index as u64 % STAYS as u64 + 1);
+        if nth > self.stays.count || back > self.stays.count {
+            return;
+        }
+        if back == 1 {
+            (self.peer, self.held_ns, self.until_ns) = (self.stays.stay(nth).peer(), 0, self.now_ns);
+        }
+        let stay = self.stays.stay(back);
+        let window = self.now_ns.saturating_sub(HELD_NS);
+        let since = if stay.since_ns() > window { stay.since_ns() } else { window };
+        if stay.peer() == self.peer {
+            self.held_ns += self.until_ns.saturating_sub(since);
+        }
+        if since < self.until_ns {
+            self.until_ns = since;
+        }
+        // The sum only grows: it is complete where it matters.
+        if self.held_ns >= self.greatest_ns {
+            (self.best, self.greatest_ns) = (self.peer, self.held_ns);
+        }
+    }
+
+    /// After the last step.
+    #[inline(always)]
+    #[must_use]
+    pub const fn found(&self) -> PeerId {
+        self.best
     }
 }
 
@@ -156,7 +183,14 @@ mod tests {
         }
 
         fn moves(&mut self, to: PeerId, now_ns: u64, limit: u32) -> Option<PeerId> {
-            let frozen = self.stays.moved(self.peer, self.since_ns, to, now_ns, limit);
+            let is_over = self.stays.moved(self.peer, self.since_ns, to, now_ns, limit);
+            let frozen = is_over.then(|| {
+                let mut search = Longest::new(&self.stays, now_ns);
+                (0..Longest::STEPS).for_each(|index| search.step(index));
+                let longest = search.found();
+                self.stays.clear();
+                longest
+            });
             (self.peer, self.since_ns) = (frozen.unwrap_or(to), now_ns);
             frozen
         }
@@ -243,7 +277,9 @@ mod tests {
         fn any_octets_are_stays(octets in any::<[u8; 136]>(), now: u64, since: u64, limit: u32) {
             let mut stays: Stays = bytemuck::pod_read_unaligned(&octets);
             stays.count >>= 1;
-            let _frozen = stays.moved(1, since, 2, now, limit);
+            let _is_over = stays.moved(1, since, 2, now, limit);
+            let mut search = Longest::new(&stays, now);
+            (0..Longest::STEPS).for_each(|index| search.step(index));
         }
     }
 

@@ -1,8 +1,11 @@
 //! The layout of the maps, pinned: sizes and that any bytes are a valid value.
 
-use crate::tables::{
-    Counter, Event, FdbEntry, FdbKey, FloodList, Label, LabelKey, Meta, Metadata, Network, NextHop, Peer, PeerCounter,
-    Port, Settings, VtepAddress,
+use crate::{
+    freeze::Stays,
+    tables::{
+        Bucket, BucketKey, Counter, Event, FdbEntry, FdbKey, FloodList, Label, LabelKey, MemberKey, MemberMacs, Meta,
+        Metadata, Network, NextHop, Peer, PeerCounter, Port, Settings, VtepAddress,
+    },
 };
 
 /// Raised whenever a type below changes; pins of another layout are not adopted.
@@ -22,13 +25,17 @@ macro_rules! shared {
 }
 
 shared! {
+    Bucket => 32,
+    BucketKey => 16,
     Counter => 16,
     Event => 24,
-    FdbEntry => 24,
+    FdbEntry => 40,
     FdbKey => 12,
     FloodList => 1032,
     Label => 248,
     LabelKey => 8,
+    MemberKey => 8,
+    MemberMacs => 16,
     Meta => 48,
     Metadata => 8,
     Network => 96,
@@ -36,6 +43,7 @@ shared! {
     Peer => 240,
     PeerCounter => 32,
     Port => 24,
-    Settings => 92,
+    Settings => 100,
+    Stays => 136,
     VtepAddress => 16,
 }

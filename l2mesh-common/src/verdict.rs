@@ -94,6 +94,15 @@ verdicts! {
     Moved = 49, Noted, "moved", "MAC address seen behind another peer than before";
     FdbFull = 50, Noted, "fdb-full", "MAC address not learned: the table is full, its frames are flooded";
     StaticElsewhere = 51, Noted, "static-elsewhere", "Source MAC is static behind another peer: not learned";
+
+    StormSentSource = 64, Dropped, "storm-sent-source", "Sent to everybody by a MAC address that uses up its share of the network's storm-limit";
+    StormSent = 65, Dropped, "storm-sent", "Sent to everybody when the network's storm-limit was used up";
+    StormReceivedSource = 66, Dropped, "storm-received-source", "Received for everybody from a MAC address that uses up its share of the network's storm-limit";
+    StormReceivedPeer = 67, Dropped, "storm-received-peer", "Received for everybody from a peer that uses up its share of the network's storm-limit";
+    StormReceived = 68, Dropped, "storm-received", "Received for everybody when the network's storm-limit was used up";
+    Frozen = 69, Noted, "frozen", "MAC address moved more often than move-limit: kept where it was longest for a while";
+    FrozenElsewhere = 70, Noted, "frozen-elsewhere", "Received from a frozen MAC address behind another peer: delivered, not learned";
+    PeerFull = 71, Noted, "peer-full", "MAC address not learned: its peer has macs-per-peer already, its frames are flooded";
 }
 
 impl Verdict {

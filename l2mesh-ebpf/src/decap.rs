@@ -15,7 +15,7 @@ use crate::{
     Action,
     learn::{learn, tell},
     packet::{Family, Frame, Packet, Skb},
-    tables,
+    storm, tables,
 };
 
 /// A frame with VXLAN headers to this host.
@@ -103,7 +103,7 @@ pub(crate) fn helper_tc(skb: &mut Skb) -> Result<Action, Verdict> {
         Verdict::OtherVni => Verdict::NotOurVni,
         other => other,
     })?;
-    check_inner(vni, peer, network, &inner)?;
+    check_inner(vni, peer, network, &inner, skb.frames())?;
     deliver(skb, &Admitted { vni, peer, network, inner })
 }
 
@@ -241,7 +241,7 @@ fn admit(arrived: &Arrived) -> Result<Admitted, Verdict> {
     if !arrived.vxlan.is_plain() {
         return Err(Verdict::ReservedBits);
     }
-    check_inner(vni, peer, network, &inner)?;
+    check_inner(vni, peer, network, &inner, 1)?;
     Ok(Admitted { vni, peer, network, inner })
 }
 
@@ -254,7 +254,7 @@ fn member(vni: Vni, source: VtepAddress) -> Result<(PeerId, &'static Network), V
 }
 
 #[inline(always)]
-fn check_inner(vni: Vni, peer: PeerId, network: &Network, inner: &EthernetHeader) -> Result<(), Verdict> {
+fn check_inner(vni: Vni, peer: PeerId, network: &Network, inner: &EthernetHeader, frames: u32) -> Result<(), Verdict> {
     if !inner.source.is_valid_source() {
         return Err(Verdict::GroupSource);
     }
@@ -265,6 +265,9 @@ fn check_inner(vni: Vni, peer: PeerId, network: &Network, inner: &EthernetHeader
     if inner.destination.is_link_local() && !network.carries_link_local() {
         return Err(Verdict::LinkLocalReceived);
     }
+    if inner.destination.is_group() {
+        storm::receive(network.storm_limit, &FdbKey::new(vni.get(), inner.source), peer, frames)?;
+    }
     Ok(())
 }
 
@@ -273,7 +276,7 @@ fn check_inner(vni: Vni, peer: PeerId, network: &Network, inner: &EthernetHeader
 #[inline(always)]
 fn deliver(skb: &Skb, admitted: &Admitted) -> Result<Action, Verdict> {
     let Admitted { vni, peer, network, inner } = admitted;
-    learn(vni.get(), inner.source, *peer);
+    learn(network, &FdbKey::new(vni.get(), inner.source), *peer);
     let len = skb.frame_len();
     let action = if len <= network.max_frame || skb.is_gso() {
         Action::Redirect(network.port_ifindex)

@@ -111,7 +111,7 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
         if inner.destination.is_group() { None } else { tables::fdb(&FdbKey::new(port.vni, inner.destination)) };
     match known {
         Some(entry) => unicast(skb, &departing, entry.peer),
-        None => flood::flood(skb, &departing),
+        None => flood::flood(skb, &departing, port.storm_limit),
     }
 }
 

@@ -1,28 +1,35 @@
 //! Broadcast, unknown unicast and multicast: head-end replication, one unicast copy to each peer.
 
+use core::num::NonZeroU32;
+
 use aya_ebpf::bindings::BPF_F_DONT_FRAGMENT;
 use l2mesh_common::{
-    tables::{FloodList, MAX_PEERS, PeerId},
+    tables::{FdbKey, FloodList, MAX_PEERS, PeerId},
     verdict::Verdict,
-    wire::{Ipv4Header, Ipv6Header},
+    wire::{Ipv4Header, Ipv6Header, PerFrame},
 };
 
 use crate::{
     Action,
     encap::{Departing, Hook, next_hop},
     packet::{Family, Skb, Step, repeat},
-    tables,
+    storm, tables,
 };
 
 /// Makes room once for each IP version, then writes each peer's outer header over the one before and sends a copy. The
 /// last peer gets the frame itself.
 #[inline(always)]
-pub(crate) fn flood(skb: &mut Skb, departing: &Departing) -> Result<Action, Verdict> {
-    let list = tables::flood_list(departing.frame.vni.get()).ok_or(Verdict::NoPeers)?;
+pub(crate) fn flood(skb: &mut Skb, departing: &Departing, storm_limit: u32) -> Result<Action, Verdict> {
+    let PerFrame { vni, inner, .. } = departing.frame;
+    let list = tables::flood_list(vni.get()).ok_or(Verdict::NoPeers)?;
     let (helper, v6, v4) = (u32::from(list.by_helper), u32::from(list.over_v6), u32::from(list.over_v4));
     if helper + v6 + v4 == 0 {
         return Err(Verdict::NoPeers);
     }
+    if helper != 0 && departing.hook == Hook::Overlay {
+        return Err(Verdict::Declined);
+    }
+    storm::send(storm_limit, &FdbKey::new(vni.get(), inner.source), skb.frames())?;
     if helper != 0 {
         raw_copies(skb, departing, list)?;
     }
@@ -41,15 +48,12 @@ pub(crate) fn flood(skb: &mut Skb, departing: &Departing) -> Result<Action, Verd
         _ => over_both(skb, departing, over_v6, over_v4)?,
     };
     tables::count(Verdict::Flooded, departing.frame.len);
-    Ok(last.map_or(Action::Done, Action::Redirect))
+    Ok(last.map_or(Action::DONE, |interface| Action::Redirect(interface.get())))
 }
 
 /// Leaves the copies for the first peers of a list to the kernel's vxlan device.
 #[inline(always)]
 fn raw_copies(skb: &mut Skb, departing: &Departing, list: &'static FloodList) -> Result<(), Verdict> {
-    if departing.hook == Hook::Overlay {
-        return Err(Verdict::Declined);
-    }
     skb.tag(&departing.tags)?;
     repeat(u32::from(list.by_helper), &mut RawCopies { skb, departing, list });
     skb.untag().map(drop)
@@ -58,7 +62,7 @@ fn raw_copies(skb: &mut Skb, departing: &Departing, list: &'static FloodList) ->
 /// The kernel's helper that grows a frame of IP knows segments, and the one that shrinks it does too: the longer header goes
 /// first. For other frames there is only one, and it grows.
 #[inline(always)]
-fn over_both(skb: &mut Skb, departing: &Departing, v6: Section, v4: Section) -> Result<Option<u32>, Verdict> {
+fn over_both(skb: &mut Skb, departing: &Departing, v6: Section, v4: Section) -> Result<Option<NonZeroU32>, Verdict> {
     const DIFFERENCE: u32 = (Ipv6Header::LEN - Ipv4Header::LEN) as u32;
     if departing.is_ip && skb.push_behind(Family::V6, &departing.tags)? {
         let last = copies::<V6>(skb, departing, v6);
@@ -78,9 +82,9 @@ fn over_both(skb: &mut Skb, departing: &Departing, v6: Section, v4: Section) -> 
 
 /// What [`copies`] left to its caller, sent as a copy too.
 #[inline(always)]
-fn send_last(skb: &mut Skb, departing: &Departing, last: Option<u32>) {
+fn send_last(skb: &mut Skb, departing: &Departing, last: Option<NonZeroU32>) {
     if let Some(ifindex) = last
-        && let Err(verdict) = skb.clone_to(ifindex)
+        && let Err(verdict) = skb.clone_to(ifindex.get())
     {
         tables::count(verdict, departing.frame.len);
     }
@@ -123,14 +127,14 @@ impl Version for V6 {
 }
 
 /// Sends a copy to every peer of a section but the last one that can be reached: for that one the frame itself is ready, and
-/// the interface is returned.
+/// the interface is returned (not zero: see [`Action::DONE`]).
 #[inline(always)]
-fn copies<V: Version>(skb: &mut Skb, departing: &Departing, section: Section) -> Option<u32> {
+fn copies<V: Version>(skb: &mut Skb, departing: &Departing, section: Section) -> Option<NonZeroU32> {
     let mut copies = Copies::<V> { skb, departing, section, waiting: None, version: core::marker::PhantomData };
     repeat(section.count, &mut copies);
     let last = copies.waiting?;
     match copies.address(last) {
-        Ok(ifindex) => Some(ifindex),
+        Ok(ifindex) => NonZeroU32::new(ifindex),
         Err(verdict) => {
             tables::count(verdict, departing.frame.len);
             None

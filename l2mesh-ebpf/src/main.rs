@@ -11,6 +11,9 @@
 
 #![no_std]
 #![no_main]
+// Atomic addition: aya-ebpf has none, and core not for this target.
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "see above")]
 // See l2mesh-common.
 #![expect(clippy::inline_always, reason = "these run per frame in the kernel")]
 #![expect(clippy::cast_possible_truncation, reason = "wire fields are narrower than Rust's lengths")]
@@ -21,6 +24,7 @@ mod encap;
 mod flood;
 mod learn;
 mod packet;
+mod storm;
 mod tables;
 
 use aya_ebpf::{
@@ -39,14 +43,18 @@ use crate::{
 };
 
 /// Where a carried frame goes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Out of this interface.
     Redirect(u32),
     /// Into this interface, as if it had received it.
     Receive(u32),
-    /// Nowhere more: copies have gone everywhere.
-    Done,
+}
+
+impl Action {
+    /// Nowhere more: copies have gone everywhere. Not a variant without a number: beside it the compiler would carry along
+    /// whatever is in that register, and the verifier minds what that may be.
+    pub(crate) const DONE: Self = Self::Redirect(0);
 }
 
 /// Outer header off and mark on, or the frame as it came.
@@ -97,8 +105,9 @@ fn overlay_egress(context: TcContext) -> i32 {
     let allowed = |port: &&Port| port.allows_shortcut(skb.netns_cookie());
     let Some(port) = tables::port(skb.ifindex()).filter(allowed) else { return TC_ACT_UNSPEC };
     let outcome = encap::overlay(&mut skb, port, Hook::Overlay);
-    // A frame that has its outer header already cannot go on as if nothing were.
-    act(&skb, outcome.map_err(|verdict| if skb.has_outer() { verdict } else { Verdict::Declined }))
+    // A frame that has its outer header already cannot go on as if nothing were; one too many would be counted twice.
+    let ends = |verdict| skb.has_outer() || matches!(verdict, Verdict::StormSent | Verdict::StormSentSource);
+    act(&skb, outcome.map_err(|verdict| if ends(verdict) { verdict } else { Verdict::Declined }))
 }
 
 /// Lets the underlay interface receive the frame that it is run with (`BPF_PROG_TEST_RUN`).
@@ -112,9 +121,9 @@ fn self_test_tc(context: TcContext) -> i32 {
 #[inline(always)]
 fn act(skb: &Skb, outcome: Result<Action, Verdict>) -> i32 {
     match outcome {
+        Ok(Action::DONE) => TC_ACT_STOLEN,
         Ok(Action::Redirect(ifindex)) => packet::redirect(ifindex),
         Ok(Action::Receive(ifindex)) => packet::receive(ifindex),
-        Ok(Action::Done) => TC_ACT_STOLEN,
         Err(verdict) => {
             tables::count(verdict, skb.frame_len());
             match verdict.fate() {

@@ -1,15 +1,23 @@
 //! The maps, and safe access to them. No other file touches a map.
 #![expect(unsafe_code, reason = "map values are shared with other CPUs and the agent")]
 
+use core::{
+    cell::UnsafeCell,
+    intrinsics::{AtomicOrdering, atomic_xadd},
+    mem::offset_of,
+};
+
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_RB_NO_WAKEUP},
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use l2mesh_common::{
+    freeze::Stays,
     tables::{
-        Counter, Event, FDB_SIZE, FdbEntry, FdbKey, FloodList, Label, LabelKey, MAX_NETWORKS, Meta, Network,
-        PEER_SLOTS, Peer, PeerCounter, PeerId, Port, Settings, VtepAddress,
+        BUCKET_SLOTS, Bucket, BucketKey, Counter, Event, FDB_SIZE, FdbEntry, FdbKey, FloodList, Label, LabelKey,
+        MAX_NETWORKS, MemberKey, MemberMacs, Meta, Network, PEER_SLOTS, Peer, PeerCounter, PeerId, Port, STAYS_SLOTS,
+        Settings, VtepAddress,
     },
     verdict::Verdict,
 };
@@ -41,6 +49,14 @@ static PEER_COUNTERS: PerCpuArray<PeerCounter> = PerCpuArray::with_max_entries(P
 #[map]
 static LABELS: HashMap<LabelKey, Label> =
     HashMap::with_max_entries(2 * MAX_NETWORKS + PEER_SLOTS + 64, BPF_F_NO_PREALLOC);
+/// LRU: who floods from ever new addresses makes others' buckets full at worst.
+#[map]
+static BUCKETS: LruHashMap<BucketKey, Bucket> = LruHashMap::with_max_entries(BUCKET_SLOTS, 0);
+#[map]
+static STAYS: LruHashMap<FdbKey, Stays> = LruHashMap::with_max_entries(STAYS_SLOTS, 0);
+/// As large as the FDB, whose every entry may be behind another member; few networks have the limit.
+#[map]
+static MEMBER_MACS: HashMap<MemberKey, MemberMacs> = HashMap::with_max_entries(FDB_SIZE, BPF_F_NO_PREALLOC);
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
 
@@ -94,12 +110,116 @@ pub(crate) fn fdb_change(key: &FdbKey, change: impl FnOnce(&mut FdbEntry)) {
     }
 }
 
-/// False if the table is full.
+/// What became of a new entry.
+pub(crate) enum Added {
+    Yes,
+    /// Another CPU was first.
+    Before,
+    Full,
+}
+
 #[inline(always)]
-pub(crate) fn fdb_add(key: &FdbKey, entry: &FdbEntry) -> bool {
+pub(crate) fn fdb_add(key: &FdbKey, entry: &FdbEntry) -> Added {
     const EEXIST: i32 = -17;
-    // Another CPU may have been first.
-    matches!(FDB.insert(key, entry, u64::from(BPF_NOEXIST)), Ok(()) | Err(EEXIST))
+    match FDB.insert(key, entry, u64::from(BPF_NOEXIST)) {
+        Ok(()) => Added::Yes,
+        Err(EEXIST) => Added::Before,
+        Err(_) => Added::Full,
+    }
+}
+
+/// False if another CPU, or the agent, was first.
+#[inline(always)]
+pub(crate) fn fdb_remove(key: &FdbKey) -> bool {
+    FDB.remove(key).is_ok()
+}
+
+/// A number that all CPUs change. The types of `core::sync::atomic` are no help: what this target has of them does not add,
+/// and LLVM knows no atomic load for it, where every aligned one is.
+#[repr(transparent)]
+pub(crate) struct Word(UnsafeCell<u64>);
+
+impl Word {
+    #[inline(always)]
+    pub(crate) fn get(&self) -> u64 {
+        // SAFETY: the pointer is valid, and a load of a word is one instruction; so for all below.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn set(&self, value: u64) {
+        // SAFETY: see `get`.
+        unsafe { self.0.get().write_volatile(value) };
+    }
+
+    /// Wraps around: to take away, add the negative.
+    #[inline(always)]
+    pub(crate) fn add(&self, value: u64) {
+        // SAFETY: see `get`.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.0.get(), value) };
+    }
+}
+
+/// A [`Bucket`] as the programs use it.
+#[repr(C)]
+pub(crate) struct SharedBucket {
+    pub(crate) full_at_ns: Word,
+    pub(crate) dropped_at_ns: Word,
+    pub(crate) told_at_ns: Word,
+    pub(crate) dropped: Word,
+}
+const _: () = assert!(size_of::<SharedBucket>() == size_of::<Bucket>());
+const _: () = assert!(offset_of!(SharedBucket, told_at_ns) == offset_of!(Bucket, told_at_ns));
+
+/// The bucket of this key, a full one if there is none yet.
+#[inline(always)]
+pub(crate) fn bucket(key: &BucketKey) -> Option<&'static SharedBucket> {
+    static FULL: Bucket = Bucket { full_at_ns: 0, dropped_at_ns: 0, told_at_ns: 0, dropped: 0 };
+    // By reference: a copy would be one on the stack.
+    let full = &FULL;
+    let bucket = BUCKETS.get_ptr_mut(key).or_else(|| {
+        // Another CPU may be first, with what is as good.
+        let _there_already = BUCKETS.insert(key, full, u64::from(BPF_NOEXIST));
+        BUCKETS.get_ptr_mut(key)
+    })?;
+    // SAFETY: of the same layout, and every word may change at any time; see also `network`.
+    Some(unsafe { &*bucket.cast::<SharedBucket>() })
+}
+
+/// [`MemberMacs`] as the programs use them.
+#[repr(C)]
+pub(crate) struct SharedMacs {
+    pub(crate) count: Word,
+    pub(crate) told_at_ns: Word,
+}
+const _: () = assert!(size_of::<SharedMacs>() == size_of::<MemberMacs>());
+const _: () = assert!(offset_of!(SharedMacs, told_at_ns) == offset_of!(MemberMacs, told_at_ns));
+
+/// The addresses behind a member, none if it is new.
+#[inline(always)]
+pub(crate) fn member_macs(key: &MemberKey) -> Option<&'static SharedMacs> {
+    static NONE: MemberMacs = MemberMacs { count: 0, told_at_ns: 0 };
+    let none = &NONE;
+    let macs = MEMBER_MACS.get_ptr_mut(key).or_else(|| {
+        let _there_already = MEMBER_MACS.insert(key, none, u64::from(BPF_NOEXIST));
+        MEMBER_MACS.get_ptr_mut(key)
+    })?;
+    // SAFETY: see `bucket`.
+    Some(unsafe { &*macs.cast::<SharedMacs>() })
+}
+
+/// Changes what is known of an address's stays, of which nothing may be known yet.
+#[inline(always)]
+pub(crate) fn stays_change<R>(key: &FdbKey, change: impl FnOnce(&mut Stays) -> R) -> Option<R> {
+    static NONE: Stays = Stays::NONE;
+    let none = &NONE;
+    let stays = STAYS.get_ptr_mut(key).or_else(|| {
+        // Another CPU may be first.
+        let _there_already = STAYS.insert(key, none, u64::from(BPF_NOEXIST));
+        STAYS.get_ptr_mut(key)
+    })?;
+    // SAFETY: see `fdb_change`.
+    Some(change(unsafe { &mut *stays }))
 }
 
 /// One frame more under this verdict.

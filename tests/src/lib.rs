@@ -41,6 +41,7 @@ mod process;
 mod segment;
 mod site;
 mod state;
+pub mod storm;
 mod tagging;
 pub mod tap;
 pub mod traffic;

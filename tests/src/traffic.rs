@@ -48,6 +48,23 @@ pub fn ping_sized(from: &Host, to: impl Into<IpAddr>, count: u32, data: usize) -
     parse_ping(&output.stdout).unwrap_or_else(|| panic!("{}: ping {args:?}: {output:?}", from.name()))
 }
 
+/// The times to the answers of `count` pings 10 ms apart, milliseconds, ascending. One without an answer within 1 s is not
+/// among them.
+#[track_caller]
+pub fn ping_times(from: &Host, to: impl Into<IpAddr>, count: u32) -> Vec<f64> {
+    let (to, count) = (to.into().to_string(), count.to_string());
+    let output = from.try_exec("ping", &["-n", "-i", "0.01", "-W", "1", "-c", &count, &to]);
+    let mut times: Vec<f64> = output.stdout.lines().filter_map(answer_time).collect();
+    times.sort_unstable_by(f64::total_cmp);
+    times
+}
+
+/// Reads `64 bytes from 10.8.0.2: icmp_seq=1 ttl=64 time=0.061 ms`; a second answer does not count.
+fn answer_time(line: &str) -> Option<f64> {
+    let (_, time) = line.split_once(" time=")?;
+    time.strip_suffix(" ms")?.parse().ok()
+}
+
 /// Reads `3 packets transmitted, 3 received, +1 duplicates, 0% packet loss, time 41ms` and the line
 /// `rtt min/avg/max/mdev = 0.030/0.043/0.056/0.010 ms`.
 fn parse_ping(text: &str) -> Option<PingReport> {
@@ -194,6 +211,13 @@ mod tests {
                     rtt min/avg/max/mdev = 0.030/0.043/0.056/0.010 ms\n";
         let report = parse_ping(text).expect("a summary");
         assert_eq!((report.lost(), report.duplicates, report.average), (1, 4, Some(0.043)));
+    }
+
+    #[test]
+    fn times_of_answers() {
+        assert_eq!(answer_time("64 bytes from 10.8.0.2: icmp_seq=1 ttl=64 time=0.061 ms"), Some(0.061));
+        assert_eq!(answer_time("64 bytes from 10.8.0.2: icmp_seq=1 ttl=64 time=0.061 ms (DUP!)"), None);
+        assert_eq!(answer_time("rtt min/avg/max/mdev = 0.030/0.043/0.056/0.010 ms"), None);
     }
 
     #[test]

@@ -14,6 +14,8 @@ fn settings() -> Settings {
         underlay_ifindex: 2,
         local: [Ipv4Octets([203, 0, 113, 1]); 4],
         local_v6: [VtepAddress::from(IpAddr::V6(v6(1))); 4],
+        move_limit: 0,
+        move_freeze_ms: 0,
     }
 }
 

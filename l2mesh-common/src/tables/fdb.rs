@@ -36,6 +36,10 @@ pub struct FdbEntry {
     pub flags: u32,
     /// When a frame from it was last received, `CLOCK_MONOTONIC_COARSE`, to about a second.
     pub seen_ns: u64,
+    /// When it came to be behind this peer.
+    pub since_ns: u64,
+    /// Until when it stays there whatever is received.
+    pub frozen_until_ns: u64,
     /// How often it was found behind another peer than before.
     pub moves: u32,
     /// Zero.
@@ -51,6 +55,13 @@ impl FdbEntry {
     #[must_use]
     pub const fn is_static(&self) -> bool {
         self.flags & Self::STATIC != 0
+    }
+
+    /// True while it is kept where it is, having moved too often.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_frozen(&self, now_ns: u64) -> bool {
+        now_ns < self.frozen_until_ns
     }
 }
 

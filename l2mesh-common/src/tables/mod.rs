@@ -13,10 +13,14 @@
 //! | `COUNTERS` | per-CPU array | verdict | [`Counter`] | kernel |
 //! | `PEER_COUNTERS` | per-CPU array | peer | [`PeerCounter`] | kernel |
 //! | `LABELS` | hash | [`LabelKey`] | [`Label`] | agent, for readers that come when it is gone |
+//! | `BUCKETS` | LRU hash | [`BucketKey`] | [`Bucket`] | kernel |
+//! | `STAYS` | LRU hash | [`FdbKey`] | [`crate::freeze::Stays`] | kernel |
+//! | `MEMBER_MACS` | hash | [`MemberKey`] | [`MemberMacs`] | kernel; agent counts anew |
 //! | `EVENTS` | ring buffer | | [`Event`] | kernel |
 
 mod fdb;
 mod labels;
+mod limits;
 mod peer;
 
 use bytemuck::{Pod, Zeroable};
@@ -24,6 +28,7 @@ use bytemuck::{Pod, Zeroable};
 pub use self::{
     fdb::{Event, FdbEntry, FdbKey},
     labels::{Fact, Label, LabelKey},
+    limits::{BUCKET_SLOTS, Bucket, BucketKey, MemberKey, MemberMacs, STAYS_SLOTS},
     peer::{FloodList, NextHop, Peer, VtepAddress, Way},
 };
 use crate::wire::{Ipv4Octets, MacAddr};
@@ -72,6 +77,10 @@ pub struct Settings {
     pub local: [Ipv4Octets; 4],
     /// The same over IPv6.
     pub local_v6: [VtepAddress; 4],
+    /// A MAC address may move so often in ten seconds; 0 is no limit ([`crate::freeze`]).
+    pub move_limit: u32,
+    /// One that moves more often is frozen for so long, milliseconds.
+    pub move_freeze_ms: u32,
 }
 
 /// One network, by VNI.
@@ -90,7 +99,7 @@ pub struct Network {
     pub mac: MacAddr,
     /// Zero.
     pub reserved: u16,
-    /// Greatest number of frames flooded per second; 0 is no limit.
+    /// Greatest number of frames flooded per second, and received to be; 0 is no limit ([`crate::bucket`]).
     pub storm_limit: u32,
     /// Greatest number of MAC addresses learned behind one peer; 0 is no limit.
     pub macs_per_peer: u32,

@@ -84,6 +84,16 @@ impl Skb {
         unsafe { (*self.context.skb.skb).gso_size != 0 }
     }
 
+    /// How many it is on the wire, roughly: the headers are cut up with the data here.
+    #[inline(always)]
+    pub(crate) fn frames(&self) -> u32 {
+        // SAFETY: see `ifindex`.
+        match unsafe { (*self.context.skb.skb).gso_size } {
+            0 => 1,
+            size => self.frame_len().div_ceil(size),
+        }
+    }
+
     /// True if a VLAN tag is kept beside the frame.
     #[inline(always)]
     pub(crate) fn is_tagged(&self) -> bool {

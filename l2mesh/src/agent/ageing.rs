@@ -7,7 +7,7 @@ use l2mesh_common::fdb::is_aged;
 use nix::time::{ClockId, clock_gettime};
 
 use super::Agent;
-use crate::dataplane::tables::remove;
+use crate::dataplane::{census::Census, tables::remove};
 
 /// How often to look, for this age: a tenth of it late at most.
 pub(super) fn period(age: Duration) -> Duration {
@@ -15,20 +15,25 @@ pub(super) fn period(age: Duration) -> Duration {
 }
 
 impl Agent {
-    /// Removes what is too old.
+    /// Removes what is too old, and counts what is left.
     pub(super) fn age(&mut self) -> anyhow::Result<()> {
         let (now, age) = (coarse_now_ns()?, u64::try_from(self.fdb_age.as_nanos())?);
+        let mut census = Census::begin(&self.tables)?;
         let mut aged = Vec::new();
         for entry in &self.tables.fdb {
             // A walk over a table that programs write to may miss or repeat a key: the next one makes up for it.
             let Ok((key, entry)) = entry else { break };
             if is_aged(&entry, now, age) {
                 aged.push(key);
+            } else {
+                census.note(&key, &entry);
             }
         }
         for key in aged {
             remove(&mut self.tables.fdb, &key)?;
         }
+        let full = census.end(&mut self.tables)?;
+        self.full_peers(&full);
         Ok(())
     }
 }

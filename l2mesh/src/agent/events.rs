@@ -1,61 +1,170 @@
 //! What the programs report, in words, once a second.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
 
 use l2mesh_common::{
-    tables::{Event, LabelKey, PeerId},
+    bucket::{is_over, share_of_peer, share_of_source},
+    tables::{BucketKey, Event, LabelKey, MemberKey, PeerId},
     verdict::Verdict,
-    wire::Vni,
+    wire::{MacAddr, Vni},
 };
 
-use super::Agent;
+use super::{
+    Agent, coarse_now_ns,
+    journal::{Journal, Topic},
+};
 
-/// Lines per second; a storm is summed up in one more.
-const LINES: usize = 10;
+/// Storms whose end is told; of more at a time only the beginning.
+const STORMS: usize = 256;
+
+/// What is told and what was.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    journal: Journal,
+    /// Those that are not over, by the bucket that is empty.
+    storms: HashMap<BucketKey, Storm>,
+    /// Peers with as many MAC addresses as may be.
+    full: HashSet<MemberKey>,
+}
+
+#[derive(Debug)]
+struct Storm {
+    /// Whose: for people.
+    who: String,
+    peer: PeerId,
+    told_at_ns: u64,
+}
 
 impl Agent {
-    /// Logs what happened since the last time. What happened often is one line.
-    pub(super) fn tell_events(&mut self) {
-        let mut events: HashMap<Event, u32> = HashMap::new();
+    /// Logs what happened since the last time.
+    pub(super) fn tell_events(&mut self) -> anyhow::Result<()> {
+        let mut events: HashMap<Event, u64> = HashMap::new();
         while let Some(item) = self.tables.events.next() {
             if let Ok(event) = bytemuck::try_pod_read_unaligned(&item) {
                 *events.entry(event).or_default() += 1;
             }
         }
-        let name = |peer| self.tables.label(LabelKey::peer(peer));
-        let lines: BTreeMap<String, u32> =
-            events.into_iter().filter_map(|(event, times)| Some((describe(&event, name)?, times))).collect();
-        let suppressed = lines.len().saturating_sub(LINES);
-        for (line, times) in lines.into_iter().take(LINES) {
-            if times == 1 { log::warn!("{line}") } else { log::warn!("{line} ({times} times)") }
+        let now = coarse_now_ns()?;
+        for (event, times) in events {
+            self.note(&event, times, now);
         }
-        if suppressed > 0 {
-            log::warn!("{suppressed} more kinds of events in this second: see `l2mesh maps counters`");
+        self.note_storms_over(now);
+        for line in self.news.journal.lines(now) {
+            log::warn!("{line}");
         }
+        Ok(())
+    }
+
+    /// These are the peers with as many MAC addresses as may be: who is not among them is told anew.
+    pub(super) fn full_peers(&mut self, full: &[MemberKey]) {
+        self.news.full.retain(|key| full.contains(key));
+    }
+
+    fn note(&mut self, event: &Event, times: u64, now: u64) {
+        let Event { verdict, vni, to, .. } = *event;
+        let Some(verdict) = Verdict::ALL.iter().copied().find(|it| it.number() == verdict) else { return };
+        if verdict == Verdict::PeerFull && !self.news.full.insert(MemberKey { vni, peer: to }) {
+            return;
+        }
+        let Some(text) = self.describe(verdict, event) else { return };
+        if let Some((key, who)) = self.storm(verdict, event) {
+            let known = self.news.storms.contains_key(&key);
+            if known {
+                return;
+            }
+            if self.news.storms.len() < STORMS {
+                self.news.storms.insert(key, Storm { who, peer: event.to, told_at_ns: now });
+            }
+        }
+        self.news.journal.note(topic(verdict, event), text, times);
+    }
+
+    /// The bucket and in words the origin of a storm.
+    fn storm(&self, verdict: Verdict, event: &Event) -> Option<(BucketKey, String)> {
+        let Event { vni, mac, to, .. } = *event;
+        Some(match verdict {
+            Verdict::StormSent => (BucketKey::sent(vni), "this host".to_owned()),
+            Verdict::StormSentSource => (BucketKey::sent_by(vni, mac), mac.to_string()),
+            Verdict::StormReceived => (BucketKey::received(vni), "the network".to_owned()),
+            Verdict::StormReceivedPeer => (BucketKey::received_from(vni, to), self.tables.label(LabelKey::peer(to))),
+            Verdict::StormReceivedSource => (BucketKey::received_of(vni, mac), mac.to_string()),
+            _ => return None,
+        })
+    }
+
+    fn note_storms_over(&mut self, now: u64) {
+        let News { journal, storms, .. } = &mut self.news;
+        let buckets = &self.tables.buckets;
+        storms.retain(|key, storm| {
+            let bucket = buckets.get(key, 0).ok();
+            if bucket.is_some_and(|bucket| !is_over(bucket.dropped_at_ns, now)) {
+                return true;
+            }
+            let dropped = bucket.map_or_else(String::new, |bucket| format!(": {} frames were dropped", bucket.dropped));
+            let seconds = now.saturating_sub(storm.told_at_ns) / 1_000_000_000;
+            let text = format!("{}: the storm from {} is over after {seconds} s{dropped}", network(key.vni), storm.who);
+            let topic = Topic { kind: "storm-over", vni: key.vni, mac: key.mac, peer: storm.peer };
+            journal.note(topic, text, 1);
+            false
+        });
+    }
+
+    fn describe(&self, verdict: Verdict, event: &Event) -> Option<String> {
+        let Event { vni, mac, from, to, .. } = *event;
+        let [from, to] = [from, to].map(|peer| self.tables.label(LabelKey::peer(peer)));
+        let limit = || self.tables.networks.get(&vni, 0).map_or(0, |network| network.storm_limit);
+        let storm = |who: &str, does: &str, limit: u32| {
+            format!(
+                "storm: {who} {does} more than {limit} frames a second for everybody: the others are dropped (storm-limit)"
+            )
+        };
+        let text = match verdict {
+            Verdict::Moved => format!("{mac} moved from {from} to {to}"),
+            // Without the address: there may be thousands in a second.
+            Verdict::FdbFull => {
+                "the MAC table is full, frames to more addresses are flooded: raise fdb-size".to_owned()
+            }
+            Verdict::StaticElsewhere => format!("{mac} is configured behind {from}, but {to} sends from it"),
+            Verdict::OwnSource => {
+                format!("a frame from {to} came with our own MAC address {mac} as its source: somebody made a loop")
+            }
+            Verdict::Frozen => {
+                let (limit, time) = self.view.moves;
+                format!(
+                    "{mac} moved more than {limit} times in 10 s: for {} s it stays behind {to}, where it was longest, and its \
+                     frames are delivered wherever they come from: look for a loop, or for two stations with one address",
+                    time.as_secs()
+                )
+            }
+            Verdict::PeerFull => {
+                let limit = self.tables.networks.get(&vni, 0).map_or(0, |network| network.macs_per_peer);
+                format!("{to} has its {limit} MAC addresses (macs-per-peer): frames to more behind it are flooded")
+            }
+            Verdict::StormSent => storm("this host", &format!("sends (now from {mac})"), limit()),
+            Verdict::StormSentSource => storm(&mac.to_string(), "sends", share_of_source(limit())),
+            Verdict::StormReceived => storm("the network", &format!("brings (now from {mac} behind {to})"), limit()),
+            Verdict::StormReceivedPeer => storm(&to, &format!("sends (now from {mac})"), share_of_peer(limit())),
+            Verdict::StormReceivedSource => storm(&format!("{mac} behind {to}"), "sends", share_of_source(limit())),
+            Verdict::Learned => {
+                log::debug!("{}: {mac} is behind {to}", network(vni));
+                return None;
+            }
+            _ => return None,
+        };
+        Some(format!("{}: {text}", network(vni)))
     }
 }
 
-fn describe(event: &Event, name: impl Fn(PeerId) -> String) -> Option<String> {
-    let Event { verdict, vni, mac, from, to, .. } = *event;
-    let verdict = Verdict::ALL.iter().copied().find(|it| it.number() == verdict)?;
-    let network = Vni::new(vni).map(|vni| format!("VNI {vni}")).unwrap_or_default();
-    match verdict {
-        Verdict::Moved => Some(format!("{network}: {mac} moved from {} to {}", name(from), name(to))),
-        // Without the address: there may be thousands in a second.
-        Verdict::FdbFull => {
-            Some(format!("{network}: the MAC table is full, frames to more addresses are flooded: raise fdb-size"))
-        }
-        Verdict::StaticElsewhere => {
-            Some(format!("{network}: {mac} is configured behind {}, but {} sends from it", name(from), name(to)))
-        }
-        Verdict::OwnSource => Some(format!(
-            "{network}: a frame from {} came with our own MAC address {mac} as its source: somebody made a loop",
-            name(to)
-        )),
-        Verdict::Learned => {
-            log::debug!("{network}: {mac} is behind {}", name(to));
-            None
-        }
-        _ => None,
-    }
+/// What a line about an event is about.
+fn topic(verdict: Verdict, event: &Event) -> Topic {
+    let (mac, peer) = match verdict {
+        Verdict::FdbFull | Verdict::StormSent | Verdict::StormReceived => (MacAddr::ZERO, 0),
+        Verdict::PeerFull | Verdict::StormReceivedPeer => (MacAddr::ZERO, event.to),
+        _ => (event.mac, 0),
+    };
+    Topic { kind: verdict.label(), vni: event.vni, mac, peer }
+}
+
+fn network(vni: u32) -> String {
+    Vni::new(vni).map(|vni| format!("VNI {vni}")).unwrap_or_default()
 }

@@ -7,6 +7,7 @@ pub(crate) use ageing::coarse_now_ns;
 pub(crate) mod control;
 mod events;
 mod identity;
+mod journal;
 mod kernel_mode;
 mod next_hops;
 mod overlay;
@@ -104,6 +105,8 @@ pub(crate) struct Agent {
     pub(crate) broken: BTreeSet<u32>,
     /// When the last passing fault was told.
     pub(crate) told_fault: Option<Instant>,
+    /// What the programs reported.
+    pub(crate) news: events::News,
 }
 
 /// Why the agent ends.
@@ -171,8 +174,7 @@ impl Agent {
                     self.endure(done)?;
                 }
                 _ = news.tick() => {
-                    self.tell_events();
-                    let done = self.check_metadata();
+                    let done = self.tell_events().and_then(|()| self.check_metadata());
                     self.endure(done)?;
                 }
                 _ = refresh.tick() => {

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::{
     Agent, Receive, ReceiveMode,
     control::Control,
+    events::News,
     identity::{Identity, identity},
     kernel_mode,
     signals::Signals,
@@ -117,6 +118,7 @@ pub(crate) async fn start(
         is_up: false,
         broken: BTreeSet::new(),
         told_fault: None,
+        news: News::default(),
     };
     match agent.finish(adopts).await {
         Ok(()) => Ok(Some(agent)),

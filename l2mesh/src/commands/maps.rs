@@ -130,6 +130,8 @@ struct MacRow {
     /// Seconds since a frame from it was received; null for a static one.
     age: Option<f64>,
     moves: u32,
+    /// Seconds for which it will stay where it is, having moved too often; null if it may move.
+    frozen: Option<f64>,
 }
 
 /// A verdict's counter.
@@ -265,10 +267,15 @@ fn macs(tables: &Tables, vni: Option<u32>) -> anyhow::Result<Vec<MacRow>> {
             mac: key.mac.to_string(),
             peer: tables.label(LabelKey::peer(entry.peer)),
             is_static: entry.is_static(),
-            age: (!entry.is_static()).then(|| Duration::from_nanos(now.saturating_sub(entry.seen_ns)).as_secs_f64()),
+            age: (!entry.is_static()).then(|| seconds(now.saturating_sub(entry.seen_ns))),
             moves: entry.moves,
+            frozen: entry.is_frozen(now).then(|| seconds(entry.frozen_until_ns - now)),
         })
         .collect())
+}
+
+fn seconds(ns: u64) -> f64 {
+    Duration::from_nanos(ns).as_secs_f64()
 }
 
 /// Every verdict.
@@ -327,9 +334,11 @@ impl std::fmt::Display for Maps {
         if let Some(rows) = &self.macs {
             let cells = rows.iter().map(|it| {
                 let age = it.age.map_or_else(|| "static".to_owned(), |age| format!("{age:.0} s"));
-                vec![vni_text(it.vni), it.mac.clone(), it.peer.clone(), age, it.moves.to_string()]
+                let frozen = it.frozen.map_or_else(String::new, |left| format!("{left:.0} s more"));
+                vec![vni_text(it.vni), it.mac.clone(), it.peer.clone(), age, it.moves.to_string(), frozen]
             });
-            parts.push(table("macs", &["vni", "mac", "behind", "age", "moves"], &cells.collect::<Vec<_>>(), &[3, 4]));
+            let header = ["vni", "mac", "behind", "age", "moves", "frozen"];
+            parts.push(table("macs", &header, &cells.collect::<Vec<_>>(), &[3, 4, 5]));
         }
         if let Some(rows) = &self.counters {
             // What never happened is of interest to programs only.

@@ -83,6 +83,8 @@ pub(super) struct RawUnderlay {
     pub(super) private_port: Option<bool>,
     pub(super) fdb_size: Option<At<Scalar>>,
     pub(super) fdb_age: Option<At<Scalar>>,
+    pub(super) move_limit: Option<At<Scalar>>,
+    pub(super) move_freeze: Option<At<Scalar>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

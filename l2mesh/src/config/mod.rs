@@ -80,6 +80,10 @@ pub(crate) struct Underlay {
     pub fdb_size: u32,
     /// Time after which a MAC address that was not heard is forgotten.
     pub fdb_age: Duration,
+    /// How often a MAC address may move in ten seconds; 0 is no limit.
+    pub move_limit: u32,
+    /// How long one that moves more often is frozen.
+    pub move_freeze: Duration,
 }
 
 impl Default for Underlay {
@@ -90,6 +94,8 @@ impl Default for Underlay {
             private_port: false,
             fdb_size: 65_536,
             fdb_age: Duration::from_mins(5),
+            move_limit: 5,
+            move_freeze: Duration::from_mins(1),
         }
     }
 }
@@ -235,7 +241,7 @@ pub(crate) struct Network {
     pub tos: Option<Tos>,
     /// True if ARP and neighbour solicitations are answered on behalf of others.
     pub neighbour_suppression: bool,
-    /// Greatest number of flooded frames that the host sends per second.
+    /// Greatest number of flooded frames per second, sent and received each; `None` follows the number of peers.
     pub storm_limit: Option<u32>,
     /// Greatest number of MAC addresses learned behind one peer.
     pub macs_per_peer: Option<u32>,

@@ -63,14 +63,6 @@ fn of_network(network: &Network) -> Vec<NotYet> {
     if network.mss_clamp {
         list.push(refuse(format!("network {name:?}: mss-clamp: this version does not touch the MSS")));
     }
-    if network.macs_per_peer.is_some() {
-        list.push(refuse(format!(
-            "network {name:?}: macs-per-peer: in this version one peer can fill the whole table"
-        )));
-    }
-    if network.storm_limit.is_some() {
-        list.push(warn(format!("network {name:?}: storm-limit: this version floods without a limit")));
-    }
     if network.neighbour_suppression {
         let text = format!("network {name:?}: neighbour-suppression: this version floods ARP and neighbour discovery");
         list.push(warn(text));

@@ -57,7 +57,15 @@ fn every_key() {
     let seconds = Duration::from_secs;
     assert_eq!(
         mesh.underlay,
-        Underlay { port: 8472, tx_hook: TxHook::Port, private_port: true, fdb_size: 1 << 24, fdb_age: seconds(60) }
+        Underlay {
+            port: 8472,
+            tx_hook: TxHook::Port,
+            private_port: true,
+            fdb_size: 1 << 24,
+            fdb_age: seconds(60),
+            move_limit: 14,
+            move_freeze: seconds(5)
+        }
     );
     let interval = Duration::from_millis(10);
     let probe = Probe { interval, misses: 4, recover: 20, relay_interval: seconds(2), loss_limit: 5 };
@@ -92,8 +100,6 @@ fn what_is_not_there_yet() {
             "Refuse network \"lan\": bridge: this version makes no bridge, remove the key and make lan0 a port of br0 \
              yourself",
             "Refuse network \"lan\": mss-clamp: this version does not touch the MSS",
-            "Refuse network \"lan\": macs-per-peer: in this version one peer can fill the whole table",
-            "Warn network \"lan\": storm-limit: this version floods without a limit",
             "Warn network \"lan\": neighbour-suppression: this version floods ARP and neighbour discovery",
         ]
     );

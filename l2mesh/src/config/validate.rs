@@ -2,6 +2,8 @@
 
 use std::{fmt::Display, time::Duration};
 
+use l2mesh_common::freeze::MOVE_LIMIT_MAX;
+
 use super::{
     Mesh, Probe, TxHook, Underlay,
     error::{ConfigErrors, Origin, Report, Source},
@@ -46,6 +48,10 @@ fn underlay(report: &mut Report<'_>, raw: &RawUnderlay) -> Underlay {
         fdb_size: integer(report, TABLE, "fdb-size", raw.fdb_size.as_ref(), (1, 1 << 24)).unwrap_or(default.fdb_size),
         fdb_age: duration(report, TABLE, "fdb-age", raw.fdb_age.as_ref(), (SECOND, 30 * DAY))
             .unwrap_or(default.fdb_age),
+        move_limit: integer(report, TABLE, "move-limit", raw.move_limit.as_ref(), (0, MOVE_LIMIT_MAX))
+            .unwrap_or(default.move_limit),
+        move_freeze: duration(report, TABLE, "move-freeze", raw.move_freeze.as_ref(), (SECOND, DAY))
+            .unwrap_or(default.move_freeze),
     }
 }
 

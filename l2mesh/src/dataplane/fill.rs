@@ -16,6 +16,7 @@ use l2mesh_common::{
 };
 
 use super::{
+    census::Census,
     devices::{Devices, Pair},
     tables::{Tables, reconcile, remove},
     view::{NetworkView, View},
@@ -116,6 +117,8 @@ pub(crate) fn write_settings(tables: &mut Tables, view: &View, devices: &Devices
         underlay_ifindex: view.ifindex,
         local,
         local_v6,
+        move_limit: view.moves.0,
+        move_freeze_ms: u32::try_from(view.moves.1.as_millis())?,
     };
     if tables.settings.get(&0, 0)? != settings {
         tables.settings.set(0, settings, 0).context("cannot write SETTINGS")?;
@@ -190,7 +193,18 @@ fn write_fdb(tables: &mut Tables, view: &View, others: &HashSet<PeerId>) -> anyh
             remove(&mut tables.fdb, &key)?;
         }
     }
-    Ok(())
+    count_macs(tables)
+}
+
+/// What an earlier attach knew of addresses' moves names peers that may be others now, and what it counted was by its limits.
+fn count_macs(tables: &mut Tables) -> anyhow::Result<()> {
+    reconcile(&mut tables.stays, [])?;
+    let mut census = Census::begin(tables)?;
+    for found in &tables.fdb {
+        let (key, entry) = found?;
+        census.note(&key, &entry);
+    }
+    census.end(tables).map(drop)
 }
 
 fn write_labels(tables: &mut Tables, view: &View) -> anyhow::Result<()> {

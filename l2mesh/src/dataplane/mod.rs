@@ -1,5 +1,6 @@
 //! The kernel side as the agent sees it: devices, pins, tables, programs, links.
 
+pub(crate) mod census;
 pub(crate) mod devices;
 pub(crate) mod fill;
 pub(crate) mod hooks;

@@ -52,6 +52,7 @@ impl Object {
     pub(crate) fn load(pins: &PinDir, fdb_size: u32) -> anyhow::Result<Self> {
         let mut loader = EbpfLoader::new();
         loader.map_max_entries("FDB", fdb_size);
+        loader.map_max_entries("MEMBER_MACS", fdb_size);
         for map in MAPS {
             loader.map_pin_path(map, pins.pin(map));
         }

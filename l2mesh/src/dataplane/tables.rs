@@ -9,9 +9,10 @@ use aya::{
     util::nr_cpus,
 };
 use l2mesh_common::{
+    freeze::Stays,
     tables::{
-        Counter, Fact, FdbEntry, FdbKey, FloodList, Label, LabelKey, Meta, Network, NextHop, Peer, PeerCounter, PeerId,
-        Port, Settings, VtepAddress,
+        Bucket, BucketKey, Counter, Fact, FdbEntry, FdbKey, FloodList, Label, LabelKey, MemberKey, MemberMacs, Meta,
+        Network, NextHop, Peer, PeerCounter, PeerId, Port, Settings, VtepAddress,
     },
     verdict::Verdict,
 };
@@ -19,7 +20,7 @@ use l2mesh_common::{
 use super::pins::PinDir;
 
 /// Every map, in the order of the table in `l2mesh_common::tables`.
-pub(crate) const MAPS: [&str; 12] = [
+pub(crate) const MAPS: [&str; 15] = [
     "META",
     "SETTINGS",
     "NETWORKS",
@@ -31,6 +32,9 @@ pub(crate) const MAPS: [&str; 12] = [
     "COUNTERS",
     "PEER_COUNTERS",
     "LABELS",
+    "BUCKETS",
+    "STAYS",
+    "MEMBER_MACS",
     "EVENTS",
 ];
 
@@ -47,6 +51,9 @@ pub(crate) struct Tables {
     pub(crate) counters: PerCpuArray<MapData, Counter>,
     pub(crate) peer_counters: PerCpuArray<MapData, PeerCounter>,
     pub(crate) labels: HashMap<MapData, LabelKey, Label>,
+    pub(crate) buckets: HashMap<MapData, BucketKey, Bucket>,
+    pub(crate) stays: HashMap<MapData, FdbKey, Stays>,
+    pub(crate) member_macs: HashMap<MapData, MemberKey, MemberMacs>,
     pub(crate) events: RingBuf<MapData>,
 }
 
@@ -65,6 +72,9 @@ impl Tables {
             counters: open(pins, "COUNTERS")?,
             peer_counters: open(pins, "PEER_COUNTERS")?,
             labels: open(pins, "LABELS")?,
+            buckets: open(pins, "BUCKETS")?,
+            stays: open(pins, "STAYS")?,
+            member_macs: open(pins, "MEMBER_MACS")?,
             events: open(pins, "EVENTS")?,
         })
     }

@@ -1,9 +1,10 @@
 //! What the configuration means on this host: who I am, who the peers are, which networks are mine.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use anyhow::{bail, ensure};
 use l2mesh_common::{
+    bucket::default_storm_limit,
     tables::{MAX_PEERS, PEER_SLOTS, PeerId, Way},
     wire::MacAddr,
 };
@@ -30,6 +31,8 @@ pub(crate) struct View {
     pub(crate) port: u16,
     /// The kernel's vxlan device puts every outer header on.
     pub(crate) by_kernel: bool,
+    /// How often a MAC address may move in ten seconds, and how long one that moves more often is frozen.
+    pub(crate) moves: (u32, Duration),
     /// The other nodes with which a network is shared.
     pub(crate) peers: Vec<PeerView>,
     /// The networks of which this node is a member.
@@ -191,7 +194,7 @@ impl View {
                 tos: network.tos,
                 mss_clamp: network.mss_clamp,
                 suppress: network.neighbour_suppression,
-                storm_limit: network.storm_limit.unwrap_or(0),
+                storm_limit: network.storm_limit.unwrap_or_else(|| default_storm_limit(network.members.len() - 1)),
                 macs_per_peer: network.macs_per_peer.unwrap_or(0),
             })
         });
@@ -203,6 +206,7 @@ impl View {
             addresses: place.addresses.to_vec(),
             port: mesh.underlay.port,
             by_kernel: place.by_kernel,
+            moves: (mesh.underlay.move_limit, mesh.underlay.move_freeze),
             peers: views,
             networks: networks.collect::<anyhow::Result<_>>()?,
         })

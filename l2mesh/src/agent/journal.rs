@@ -1,0 +1,164 @@
+//! Which lines go to the log: what happens often, or to many, must not fill it.
+//!
+//! A topic has a line at once, then one in half a minute with a count. Topics of one kind share a budget; what is over it
+//! is summed up. Rare kinds are told whatever the others do.
+
+use std::collections::BTreeMap;
+
+use l2mesh_common::{bucket::Rate, tables::PeerId, wire::MacAddr};
+
+/// A topic is told no more often.
+const PAUSE_NS: u64 = 30 * SECOND_NS;
+/// All of a kind: after the first 16 lines one in ten seconds.
+const BUDGET: Rate = Rate::one_in(10 * SECOND_NS);
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// What a line is about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Topic {
+    /// Topics of one kind have one budget.
+    pub(super) kind: &'static str,
+    pub(super) vni: u32,
+    /// Zero where it is about all.
+    pub(super) mac: MacAddr,
+    /// Zero where it is about all.
+    pub(super) peer: PeerId,
+}
+
+/// What was told, and what waits.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    topics: BTreeMap<Topic, State>,
+    kinds: BTreeMap<&'static str, Kind>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Not told yet: the latest, and how many.
+    text: String,
+    times: u64,
+    told_at_ns: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Kind {
+    budget: u64,
+    /// Events over it.
+    untold: u64,
+}
+
+impl Journal {
+    /// Something happened so many times; of several texts the last one is told.
+    pub(super) fn note(&mut self, topic: Topic, text: String, times: u64) {
+        let state = self.topics.entry(topic).or_default();
+        state.text = text;
+        state.times += times;
+    }
+
+    /// What is to be logged now.
+    pub(super) fn lines(&mut self, now_ns: u64) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (name, kind) in &mut self.kinds {
+            if kind.untold > 0 && BUDGET.take(&mut kind.budget, now_ns) {
+                lines.push(format!("{} more events of the kind {name}: see `l2mesh maps counters`", kind.untold));
+                kind.untold = 0;
+            }
+        }
+        for (topic, state) in &mut self.topics {
+            let told = state.told_at_ns;
+            if state.times == 0 || told.is_some_and(|told| now_ns.saturating_sub(told) < PAUSE_NS) {
+                continue;
+            }
+            let kind = self.kinds.entry(topic.kind).or_default();
+            if BUDGET.take(&mut kind.budget, now_ns) {
+                lines.push(line(state, now_ns));
+                state.told_at_ns = Some(now_ns);
+            } else {
+                kind.untold += state.times;
+            }
+            state.times = 0;
+        }
+        self.topics.retain(|_, state| {
+            state.times > 0 || state.told_at_ns.is_some_and(|told| now_ns.saturating_sub(told) < PAUSE_NS)
+        });
+        lines
+    }
+}
+
+fn line(State { text, times, told_at_ns }: &State, now_ns: u64) -> String {
+    match (times, told_at_ns) {
+        (1, _) => text.clone(),
+        (_, None) => format!("{text} ({times} times)"),
+        (_, Some(told)) => format!("{text} ({times} times in {} s)", now_ns.saturating_sub(*told) / SECOND_NS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: u64 = 1_000 * SECOND_NS;
+
+    fn topic(kind: &'static str, last: u8) -> Topic {
+        Topic { kind, vni: 16, mac: MacAddr([2, 0, 0, 0, 0, last]), peer: 0 }
+    }
+
+    /// An hour of an address that moves a thousand times a second.
+    #[test]
+    fn one_that_never_ends_has_two_lines_a_minute() {
+        let mut journal = Journal::default();
+        let mut lines = Vec::new();
+        for second in 0..3_600 {
+            journal.note(topic("moved", 1), "it moved".into(), 1_000);
+            lines.extend(journal.lines(START + second * SECOND_NS));
+        }
+        assert_eq!(lines[..2], ["it moved (1000 times)", "it moved (30000 times in 30 s)"]);
+        assert_eq!(lines.len(), 120);
+    }
+
+    #[test]
+    fn many_share_a_budget_and_leave_others_theirs() {
+        let mut journal = Journal::default();
+        let mut lines = Vec::new();
+        for second in 0..600_u64 {
+            for last in 0..=255 {
+                journal.note(topic("moved", last), format!("{last} moved"), 1);
+            }
+            if second == 599 {
+                journal.note(topic("frozen", 7), "7 is frozen".into(), 1);
+            }
+            lines.extend(journal.lines(START + second * SECOND_NS));
+        }
+        assert!((70..=80).contains(&lines.len()), "{} lines", lines.len());
+        assert_eq!(lines.last().map(String::as_str), Some("7 is frozen"));
+        let told: u64 = lines.iter().filter_map(|line| line.split_once(" more events")?.0.parse::<u64>().ok()).sum();
+        assert!(told > 100_000, "{told}");
+    }
+
+    #[test]
+    fn what_is_rare_is_told_as_it_is() {
+        let mut journal = Journal::default();
+        for hour in 0..10 {
+            journal.note(topic("moved", 1), "it moved".into(), 1);
+            assert_eq!(journal.lines(START + hour * 3_600 * SECOND_NS), ["it moved"]);
+        }
+        assert_eq!(journal.lines(START), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_waits_for_its_pause_is_told_after_it() {
+        let mut journal = Journal::default();
+        let mut at = |second: u64, text: Option<&str>| {
+            if let Some(text) = text {
+                journal.note(topic("moved", 1), text.into(), 1);
+            }
+            journal.lines(START + second * SECOND_NS)
+        };
+        assert_eq!(at(0, Some("to b")), ["to b"]);
+        assert_eq!(at(1, Some("to a")), Vec::<String>::new());
+        assert_eq!(at(2, Some("to c")), Vec::<String>::new());
+        assert_eq!(at(29, None), Vec::<String>::new());
+        assert_eq!(at(30, None), ["to c (2 times in 30 s)"]);
+        assert_eq!(at(61, None), Vec::<String>::new());
+    }
+}
