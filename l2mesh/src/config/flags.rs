@@ -44,6 +44,9 @@ pub(crate) struct MeshFlags {
     /// Leave the port free for a plain vxlan device of this host
     #[arg(long)]
     pub private_port: bool,
+    /// Frames for everybody per second, sent and received each [default: 10000, less with more than 50 peers]
+    #[arg(long, value_name = "FRAMES", value_parser = clap::value_parser!(u32).range(1..))]
+    pub storm_limit: Option<u32>,
 }
 
 /// The tables that a file for the same mesh would have.
@@ -163,6 +166,7 @@ fn network(flags: &MeshFlags, own: Option<IpAddr>) -> RawNetwork {
         vni: vni.map(|vni| At::flag("--vni", Scalar::Integer(vni.into()))),
         interface: flags.overlay.clone().map(|name| At::flag("--overlay", name)),
         addresses: addresses.unwrap_or_default(),
+        storm_limit: flags.storm_limit.map(|limit| At::flag("--storm-limit", Scalar::Integer(limit.into()))),
         ..RawNetwork::default()
     }
 }

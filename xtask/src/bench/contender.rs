@@ -167,7 +167,8 @@ pub(crate) fn vxlan(host: &Host, local: Ipv4Addr, remotes: &[Ipv4Addr], address:
 pub(crate) fn l2mesh(host: &Host, kind: Kind, peers: &[Ipv4Addr], address: &str) -> Agent {
     let mode = if kind == Kind::Xdp { "xdp" } else { "tc" };
     let (vni, peers) = (VNI.to_string(), peers.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>());
-    let mut args = vec!["--vni", &vni, "--mode", mode, "--address", address];
+    // Broadcast is measured without a limit.
+    let mut args = vec!["--vni", &vni, "--mode", mode, "--address", address, "--storm-limit", "4294967295"];
     args.extend(peers.iter().flat_map(|peer| ["--peer", peer]));
     host.attach(&args)
 }
