@@ -33,7 +33,7 @@ pub(crate) struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Command {
     /// Join the mesh and stay as its agent until SIGINT or SIGTERM
-    Attach(AttachArgs),
+    Attach(Box<AttachArgs>),
     /// Remove everything that attach made, also after a crash
     Detach(DetachArgs),
     /// Show what the kernel holds right now; no agent is needed
@@ -71,6 +71,7 @@ pub(crate) struct AttachArgs {
     /// The mesh, as a TOML file: the same on every host
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "vni", "peer", "plain_peer", "relay", "allow_relay", "overlay", "address", "port", "private_port",
+        "storm_limit",
     ])]
     pub config: Option<PathBuf>,
     /// Which node this host is [default: the one whose address is on the interface]
@@ -245,7 +246,7 @@ mod tests {
 
     fn attach(line: &str) -> Result<AttachArgs, ErrorKind> {
         match parse(&format!("l2mesh attach --iface eth0 {line}"))?.command {
-            Command::Attach(args) => Ok(args),
+            Command::Attach(args) => Ok(*args),
             other => panic!("{other:?}"),
         }
     }
@@ -258,7 +259,7 @@ mod tests {
     #[test]
     fn attach_by_flags() {
         let line = "--vni 0xff01 --peer 192.0.2.2 --plain-peer 192.0.2.3 --relay 192.0.2.4 --peer 2001:db8::5 \
-                    --allow-relay --overlay lan0 --address 10.8.0.1/24 --address fd00::1/64 --port 8472 --private-port \
+                    --allow-relay --overlay lan0 --address 10.8.0.1/24 --address fd00::1/64 --port 8472 --private-port --storm-limit 5000 \
                     --node 192.0.2.1 --local 10.0.0.1 --mode tc --tx-hook port --persist";
         let args = attach(line).expect("a valid command line");
         assert_eq!(args.mesh.vni.map(Vni::get), Some(0xff01));
@@ -287,6 +288,7 @@ mod tests {
             ("--config mesh.toml --allow-relay", ArgumentConflict),
             ("--config mesh.toml --port 4789", ArgumentConflict),
             ("--config mesh.toml --private-port", ArgumentConflict),
+            ("--config mesh.toml --storm-limit 9", ArgumentConflict),
             ("--config mesh.toml --overlay lan0", ArgumentConflict),
             ("--config mesh.toml --plain-peer 192.0.2.2", ArgumentConflict),
             ("--config mesh.toml --relay 192.0.2.2", ArgumentConflict),

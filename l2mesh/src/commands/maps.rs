@@ -87,6 +87,10 @@ pub(crate) struct NetworkRow {
     pub(crate) mtu: u32,
     pub(crate) members: Vec<String>,
     pub(crate) macs: usize,
+    /// Flooded frames per second.
+    pub(crate) storm_limit: u32,
+    /// MAC addresses behind one peer; null for no limit.
+    pub(crate) macs_per_peer: Option<u32>,
     pub(crate) transmit: String,
 }
 
@@ -191,6 +195,8 @@ pub(crate) fn networks(tables: &Tables, vni: Option<u32>) -> anyhow::Result<Vec<
                 .map(|peer| tables.label(LabelKey::peer(peer)))
                 .collect(),
             macs: macs.get(&id).copied().unwrap_or(0),
+            storm_limit: network.storm_limit,
+            macs_per_peer: Some(network.macs_per_peer).filter(|&limit| limit > 0),
             transmit: tables.label(LabelKey::transmit(id)),
         });
     Ok(rows.collect())
@@ -372,14 +378,15 @@ pub(crate) fn networks_table(rows: &[NetworkRow]) -> String {
             it.mtu.to_string(),
             it.macs.to_string(),
             it.members.len().to_string(),
+            it.storm_limit.to_string(),
             it.transmit.clone(),
         ]
     });
     table(
         "networks",
-        &["name", "vni", "interface", "mac", "mtu", "macs", "peers", "transmit"],
+        &["name", "vni", "interface", "mac", "mtu", "macs", "peers", "storm limit", "transmit"],
         &cells.collect::<Vec<_>>(),
-        &[4, 5, 6],
+        &[4, 5, 6, 7],
     )
 }
 

@@ -209,7 +209,7 @@ mod tests {
     fn a_mesh() {
         let mesh = mesh(
             "--vni 0xff01 --peer 192.0.2.2 --plain-peer 192.0.2.3 --relay 192.0.2.4 --peer 192.0.2.5 --allow-relay \
-             --address 10.8.0.1/24 --address fd00::1/64 --port 8472 --private-port",
+             --address 10.8.0.1/24 --address fd00::1/64 --port 8472 --private-port --storm-limit 77",
         );
         let mesh = mesh.expect("valid");
         let nodes: Vec<_> = mesh.nodes.iter().map(|node| (node.name.as_str(), node.kind, node.relay)).collect();
@@ -227,7 +227,7 @@ mod tests {
         let [network] = mesh.networks.as_slice() else { panic!("one network") };
         assert_eq!((network.name.as_str(), network.interface.as_str()), ("l2mff01", "l2mff01"));
         assert_eq!(network.members, [0, 1, 2, 3, 4]);
-        assert_eq!(network.addresses[&0].len(), 2);
+        assert_eq!((network.addresses[&0].len(), network.storm_limit), (2, Some(77)));
     }
 
     #[test]
