@@ -18,6 +18,7 @@ pub mod entropy;
 pub mod fdb;
 pub mod freeze;
 pub mod layout;
+pub mod mss;
 pub mod path;
 pub mod receive;
 pub mod tables;
