@@ -20,6 +20,7 @@ pub mod freeze;
 pub mod layout;
 pub mod mss;
 pub mod path;
+pub mod path_mtu;
 pub mod receive;
 pub mod tables;
 pub mod verdict;

@@ -1,7 +1,7 @@
 //! IPv4 header (RFC 791 section 3.1), the fixed part of an IPv6 header (RFC 8200 section 3) and the
 //! Internet checksum (RFC 1071).
 
-use core::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -33,6 +33,12 @@ impl Protocol {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
 #[repr(C, align(2))]
 pub struct Ipv4Octets(pub [u8; 4]);
+
+impl From<Ipv4Octets> for IpAddr {
+    fn from(address: Ipv4Octets) -> Self {
+        Self::from(address.0)
+    }
+}
 
 impl From<Ipv4Addr> for Ipv4Octets {
     fn from(address: Ipv4Addr) -> Self {
@@ -122,6 +128,20 @@ impl Ipv4Header {
         self.fragment.get() & (Self::MORE_FRAGMENTS | Self::OFFSET) != 0
     }
 
+    /// True for a fragment without the beginning of what the datagram carries.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_late_fragment(&self) -> bool {
+        self.fragment.get() & Self::OFFSET != 0
+    }
+
+    /// True if nobody may fragment it on its way.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_dont_fragment(&self) -> bool {
+        self.fragment.get() & Self::DONT_FRAGMENT != 0
+    }
+
     /// What it carries.
     #[inline(always)]
     #[must_use]
@@ -158,6 +178,12 @@ impl Ipv6Octets {
         let [zeros @ .., ones, _, _] = self.0;
         let [a, b, c, d, e] = zeros;
         a.octets() | b.octets() | c.octets() | d.octets() | e.octets() == 0 && ones.octets() == 0xffff
+    }
+}
+
+impl From<Ipv6Octets> for IpAddr {
+    fn from(address: Ipv6Octets) -> Self {
+        Self::from(address.0.map(Be16::get))
     }
 }
 

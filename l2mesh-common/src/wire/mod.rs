@@ -3,6 +3,7 @@
 
 mod be16;
 pub mod ethernet;
+pub mod icmp;
 pub mod ip;
 pub mod outer;
 pub mod udp;
@@ -11,6 +12,7 @@ pub mod vxlan;
 
 pub use be16::Be16;
 pub use ethernet::{EtherType, EthernetHeader, InvalidMac, MacAddr};
+pub use icmp::IcmpHeader;
 pub use ip::{Ipv4Header, Ipv4Octets, Ipv6Header, Ipv6Octets, Protocol};
 pub use outer::{EncapsulatedV4, EncapsulatedV6, Endpoint, HeadersV4, HeadersV6, OuterV4, OuterV6, PerFrame, Template};
 pub use udp::UdpHeader;
