@@ -23,5 +23,6 @@ pub mod path;
 pub mod path_mtu;
 pub mod receive;
 pub mod tables;
+pub mod too_big;
 pub mod verdict;
 pub mod wire;

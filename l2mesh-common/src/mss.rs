@@ -82,7 +82,7 @@ pub fn find(options: &Options, len: u32) -> Option<Mss> {
                 let value = u16::from_be_bytes([octet(at + 2), octet(at + 3)]);
                 return if whole { Some(Mss { at: at + 2, value }) } else { None };
             }
-            _ if length < 2 || length > OPTIONS_MAX => return None,
+            _ if !(2..=OPTIONS_MAX).contains(&length) => return None,
             _ => at += length,
         }
     }
@@ -114,7 +114,7 @@ impl Change {
     #[must_use]
     pub const fn new(mss: Mss, value: u16) -> Self {
         let (from, to) = (mss.value, value);
-        if mss.at % 2 == 0 {
+        if mss.at.is_multiple_of(2) {
             Self { from: Be16::new(from), to: Be16::new(to) }
         } else {
             Self { from: Be16::new(from.swap_bytes()), to: Be16::new(to.swap_bytes()) }

@@ -113,7 +113,7 @@ pub fn complaint_v4(packet: &[u8]) -> Result<Complaint, Refusal> {
     said(Complaint { mtu, source: ip.source.into(), destination: ip.destination.into(), port, vni })
 }
 
-/// Reads an ICMPv6 message as a raw socket hands it over, without an IP header (RFC 4443 section 3.2).
+/// Reads an `ICMPv6` message as a raw socket hands it over, without an IP header (RFC 4443 section 3.2).
 ///
 /// # Errors
 /// Why it changes nothing.

@@ -1,4 +1,4 @@
-//! The two messages that say "too big": ICMP "fragmentation needed" (RFC 792, RFC 1191 section 4) and ICMPv6 "packet too
+//! The two messages that say "too big": ICMP "fragmentation needed" (RFC 792, RFC 1191 section 4) and `ICMPv6` "packet too
 //! big" (RFC 4443 section 3.2).
 
 use bytemuck::{Pod, Zeroable};
@@ -7,7 +7,7 @@ use super::Be16;
 
 /// Type and code of ICMP "destination unreachable, fragmentation needed".
 pub const FRAGMENTATION_NEEDED: (u8, u8) = (3, 4);
-/// Type and code of ICMPv6 "packet too big".
+/// Type and code of `ICMPv6` "packet too big".
 pub const PACKET_TOO_BIG: (u8, u8) = (2, 0);
 
 /// What stands before the quoted packet.
@@ -18,7 +18,7 @@ pub struct IcmpHeader {
     pub kind: u8,
     /// Code.
     pub code: u8,
-    /// Over all of the message; in ICMPv6 over a pseudo-header too (RFC 8200 section 8.1).
+    /// Over all of the message; in `ICMPv6` over a pseudo-header too (RFC 8200 section 8.1).
     pub checksum: Be16,
     rest: [Be16; 2],
 }
@@ -49,7 +49,7 @@ impl IcmpHeader {
         self.rest[1].get()
     }
 
-    /// What fits, of an ICMPv6 message.
+    /// What fits, of an `ICMPv6` message.
     #[must_use]
     pub const fn mtu_v6(&self) -> u32 {
         (self.rest[0].get() as u32) << 16 | self.rest[1].get() as u32
@@ -71,7 +71,7 @@ pub const fn is_error_v4(kind: u8) -> bool {
     matches!(kind, 3 | 4 | 5 | 11 | 12)
 }
 
-/// The same for ICMPv6 (RFC 4443 section 2.1); a redirect counts as one (section 2.4 e).
+/// The same for `ICMPv6` (RFC 4443 section 2.1); a redirect counts as one (section 2.4 e).
 #[inline(always)]
 #[must_use]
 pub const fn is_error_v6(kind: u8) -> bool {

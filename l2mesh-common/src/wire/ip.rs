@@ -20,6 +20,10 @@ impl Protocol {
     pub const SCTP: Self = Self(132);
     /// IPv6 fragment header, RFC 8200 section 4.5.
     pub const IPV6_FRAGMENT: Self = Self(44);
+    /// RFC 792.
+    pub const ICMP: Self = Self(1);
+    /// RFC 4443.
+    pub const ICMPV6: Self = Self(58);
 
     /// True if the four octets behind the IP header are two ports.
     #[inline(always)]
@@ -33,6 +37,23 @@ impl Protocol {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
 #[repr(C, align(2))]
 pub struct Ipv4Octets(pub [u8; 4]);
+
+impl Ipv4Octets {
+    /// True for multicast and 255.255.255.255 (RFC 1122 section 3.2.1.3).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_group(self) -> bool {
+        let [a, b, c, d] = self.0;
+        a & 0xf0 == 0xe0 || a & b & c & d == 0xff
+    }
+
+    /// True for an address from which one host sends: no group, nothing of 0/8 and of 127/8.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_valid_source(self) -> bool {
+        !self.is_group() && !matches!(self.0[0], 0 | 127)
+    }
+}
 
 impl From<Ipv4Octets> for IpAddr {
     fn from(address: Ipv4Octets) -> Self {
@@ -91,6 +112,14 @@ impl Ipv4Header {
         };
         header.checksum = Be16::new(!header.sum());
         header
+    }
+
+    /// A template with its length.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sized(self, total_length: u16) -> Self {
+        let checksum = with_added(self.checksum.get(), total_length, 0);
+        Self { total_length: Be16::new(total_length), checksum: Be16::new(checksum), ..self }
     }
 
     /// The one's complement sum over the header: 0xffff where the checksum is right.
@@ -179,6 +208,30 @@ impl Ipv6Octets {
         let [a, b, c, d, e] = zeros;
         a.octets() | b.octets() | c.octets() | d.octets() | e.octets() == 0 && ones.octets() == 0xffff
     }
+
+    /// True for multicast (RFC 4291 section 2.7).
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_group(self) -> bool {
+        self.0[0].get() >> 8 == 0xff
+    }
+
+    /// True for an address from which one host sends: neither a group nor `::` nor `::1`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_valid_source(self) -> bool {
+        let (mut before, mut place) = (0, 0);
+        while place < 7 {
+            before |= self.0[place].get();
+            place += 1;
+        }
+        !self.is_group() && (before != 0 || self.0[7].get() > 1)
+    }
+
+    #[inline(always)]
+    fn words_sum(self) -> u32 {
+        self.0.into_iter().map(|word| u32::from(word.get())).sum()
+    }
 }
 
 impl From<Ipv6Octets> for IpAddr {
@@ -222,6 +275,21 @@ impl Ipv6Header {
             source,
             destination,
         }
+    }
+
+    /// A template with its length.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sized(self, payload_length: u16) -> Self {
+        Self { payload_length: Be16::new(payload_length), ..self }
+    }
+
+    /// What the pseudo-header adds to the sum over a payload that nothing stands before (RFC 8200 section 8.1).
+    #[inline(always)]
+    #[must_use]
+    pub fn pseudo_header_sum(&self) -> u32 {
+        let rest = u32::from(self.payload_length.get()) + u32::from(self.next_header);
+        self.source.words_sum() + self.destination.words_sum() + rest
     }
 
     /// 6 in an IPv6 header.
@@ -272,7 +340,8 @@ pub const fn with_added(checksum: u16, octets: u16, tos: u8) -> u16 {
 
 /// Adds the carries of a one's complement sum of 16-bit words until 16 bits are left (RFC 1071 section 2).
 #[inline(always)]
-const fn fold(sum: u32) -> u16 {
+#[must_use]
+pub const fn fold(sum: u32) -> u16 {
     let once = (sum & 0xffff) + (sum >> 16);
     ((once & 0xffff) + (once >> 16)) as u16
 }
