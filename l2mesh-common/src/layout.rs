@@ -4,7 +4,7 @@ use crate::{
     freeze::Stays,
     tables::{
         Bucket, BucketKey, Counter, Event, FdbEntry, FdbKey, FloodList, Label, LabelKey, MemberKey, MemberMacs, Meta,
-        Metadata, Network, NextHop, Peer, PeerCounter, Port, Settings, VtepAddress,
+        Metadata, Network, NextHop, PathLimit, Peer, PeerCounter, Port, Settings, VtepAddress,
     },
 };
 
@@ -40,7 +40,8 @@ shared! {
     Metadata => 8,
     Network => 96,
     NextHop => 104,
-    Peer => 240,
+    PathLimit => 16,
+    Peer => 256,
     PeerCounter => 32,
     Port => 24,
     Settings => 100,

@@ -40,9 +40,7 @@ impl TcpHeader {
     }
 }
 
-/// As many octets of options as a header can have, and some that make every index valid which a program can compute.
-pub type Options = [u8; 64];
-/// Greatest length of options: what the four bits of the data offset can say.
+/// Greatest length of options: what the four bits of the data offset can say. No search needs more turns.
 pub const OPTIONS_MAX: u32 = 40;
 
 /// The MSS option of a segment.
@@ -54,39 +52,54 @@ pub struct Mss {
     pub value: u16,
 }
 
-/// Finds the MSS option among the first `len` octets (RFC 9293 section 3.2). `None` where there is none, and where the
-/// options are not well formed before it: then it is not for us to touch.
-#[inline(always)]
-#[must_use]
-pub fn find(options: &Options, len: u32) -> Option<Mss> {
-    const END: u8 = 0;
-    const NOTHING: u8 = 1;
-    const KIND: u8 = 2;
-    const LENGTH: u32 = 4;
-    let len = if len < OPTIONS_MAX { len } else { OPTIONS_MAX };
-    let octet = |at: u32| options[at as usize & 63];
-    let mut at = 0;
-    // Each turn passes at least one octet.
-    for _ in 0..OPTIONS_MAX {
-        // Said to the verifier in a way that the compiler cannot reason away.
-        at &= 63;
-        if at >= len {
-            return None;
-        }
-        let (kind, length) = (octet(at), u32::from(octet(at + 1)));
+/// The search for the MSS option, option by option (RFC 9293 section 3.2). It finds nothing where there is none, and where the
+/// options before it are not well formed: then it is not for us to touch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Search {
+    at: u32,
+    len: u32,
+    found: bool,
+}
+
+impl Search {
+    /// Among the first `len` octets of options.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(len: u32) -> Self {
+        Self { at: 0, len: if len < OPTIONS_MAX { len } else { OPTIONS_MAX }, found: false }
+    }
+
+    /// Where the next option stands, octets from the first on; `None` at the end.
+    #[inline(always)]
+    #[must_use]
+    pub const fn next(&self) -> Option<u32> {
+        if self.at < self.len && !self.found { Some(self.at) } else { None }
+    }
+
+    /// Takes the kind of the option at [`Self::next`] and the octet behind it, 0 if there is none.
+    #[inline(always)]
+    pub const fn take(&mut self, kind: u8, length: u8) {
+        const END: u8 = 0;
+        const NOTHING: u8 = 1;
+        const MSS: u8 = 2;
+        const MSS_LENGTH: u32 = 4;
+        let length = length as u32;
         match kind {
-            END => return None,
-            NOTHING => at += 1,
-            KIND => {
-                let whole = length == LENGTH && at + LENGTH <= len;
-                let value = u16::from_be_bytes([octet(at + 2), octet(at + 3)]);
-                return if whole { Some(Mss { at: at + 2, value }) } else { None };
-            }
-            _ if !(2..=OPTIONS_MAX).contains(&length) => return None,
-            _ => at += length,
+            END => self.at = self.len,
+            NOTHING => self.at += 1,
+            MSS if length == MSS_LENGTH && self.at + MSS_LENGTH <= self.len => self.found = true,
+            // Of an impossible length, as is an MSS of any other.
+            _ if kind == MSS || length < 2 => self.at = self.len,
+            _ => self.at += length,
         }
     }
-    None
+
+    /// Where the value stands, once it is found.
+    #[inline(always)]
+    #[must_use]
+    pub const fn value_at(&self) -> Option<u32> {
+        if self.found { Some(self.at + 2) } else { None }
+    }
 }
 
 /// The MSS for a path that takes IP packets of `mtu` octets: without options, which come off the segments that have them
@@ -130,14 +143,20 @@ mod tests {
 
     use super::*;
 
-    fn padded(octets: &[u8]) -> Options {
-        let mut options = [0xee; 64];
-        options[..octets.len()].copy_from_slice(octets);
-        options
+    fn find(options: &[u8], len: u32) -> Option<Mss> {
+        let mut search = Search::new(len);
+        let octet = |at: u32| options.get(at as usize).copied().unwrap_or(0);
+        for _ in 0..OPTIONS_MAX {
+            if let Some(at) = search.next() {
+                search.take(octet(at), octet(at + 1));
+            }
+        }
+        let at = search.value_at()?;
+        Some(Mss { at, value: u16::from_be_bytes([octet(at), octet(at + 1)]) })
     }
 
     fn found(octets: &[u8]) -> Option<(u32, u16)> {
-        find(&padded(octets), u32::try_from(octets.len()).expect("few")).map(|mss| (mss.at, mss.value))
+        find(octets, u32::try_from(octets.len()).expect("few")).map(|mss| (mss.at, mss.value))
     }
 
     #[test]

@@ -72,6 +72,36 @@ pub fn remedy_v6(ip: &Ipv6Header, behind: Option<[u8; 4]>, octets: u32, mtu: u32
     Remedy::Tell(told(mtu, LEAST_V6))
 }
 
+/// Buckets of the rate limit.
+pub const BUCKETS: u32 = 256;
+
+/// The bucket of the packet's source.
+#[inline(always)]
+#[must_use]
+pub const fn bucket_v4(ip: &Ipv4Header) -> u32 {
+    let [a, b, c, d] = ip.source.0;
+    (a ^ b ^ c ^ d) as u32
+}
+
+/// The bucket of the packet's source.
+#[inline(always)]
+#[must_use]
+pub fn bucket_v6(ip: &Ipv6Header) -> u32 {
+    let [high, low] = ip.source.0.iter().fold(0, |sum, word| sum ^ word.get()).to_be_bytes();
+    u32::from(high ^ low)
+}
+
+/// A source is told ten times a second, and 16 times at once: it keeps what it was told, for each of its destinations
+/// (RFC 1191 section 6.3). `full_at_ns` is when its bucket is full again; returns the same after one answer more.
+#[inline(always)]
+#[must_use]
+pub const fn after_answer(full_at_ns: u64, now_ns: u64) -> Option<u64> {
+    const INTERVAL_NS: u64 = 100_000_000;
+    const DEPTH_NS: u64 = 16 * INTERVAL_NS;
+    let from = if full_at_ns > now_ns { full_at_ns } else { now_ns };
+    if from - now_ns < DEPTH_NS { Some(from + INTERVAL_NS) } else { None }
+}
+
 #[inline(always)]
 const fn told(mtu: u32, least: u32) -> u16 {
     let mtu = if mtu < least { least } else { mtu };

@@ -95,6 +95,15 @@ verdicts! {
     FdbFull = 50, Noted, "fdb-full", "MAC address not learned: the table is full, its frames are flooded";
     StaticElsewhere = 51, Noted, "static-elsewhere", "Source MAC is static behind another peer: not learned";
 
+    TooBigTold = 56, Dropped, "too-big-told", "Sent with more octets than the path takes: the sender was told what fits (ICMP)";
+    TooBigSilent = 57, Dropped, "too-big-silent", "Sent with more octets than the path takes, by a sender that was told often just before";
+    Fragmented = 58, Carried, "fragmented", "Sent with more octets than the path takes: the kernel fragments the outer packet";
+    CannotFragment = 59, Dropped, "cannot-fragment", "To be fragmented outside, but another device holds the mesh port and the kernel fragments only what leaves from there";
+    CopyTooBig = 60, Noted, "copy-too-big", "A copy of a flooded frame had more octets than the path to its peer takes";
+    MssLowered = 61, Noted, "mss-lowered", "TCP SYN whose MSS was lowered to what the path takes";
+    PathMtuLowered = 62, Noted, "path-mtu-lowered", "ICMP said that the path to a peer takes less";
+    PathMtuRefused = 63, Noted, "path-mtu-refused", "ICMP said that a path takes less, but not about a packet of ours, or too little, or too often";
+
     StormSentSource = 64, Dropped, "storm-sent-source", "Sent to everybody by a MAC address that uses up its share of the network's storm-limit";
     StormSent = 65, Dropped, "storm-sent", "Sent to everybody when the network's storm-limit was used up";
     StormReceivedSource = 66, Dropped, "storm-received-source", "Received for everybody from a MAC address that uses up its share of the network's storm-limit";

@@ -14,6 +14,7 @@ use l2mesh_common::{
 use crate::{
     Action,
     learn::{learn, tell},
+    mss,
     packet::{Family, Frame, Packet, Skb},
     storm, tables,
 };
@@ -274,9 +275,12 @@ fn check_inner(vni: Vni, peer: PeerId, network: &Network, inner: &EthernetHeader
 /// Learns where the frame came from and lets the overlay interface receive it. Never back to the underlay: split
 /// horizon is that no way leads there from here.
 #[inline(always)]
-fn deliver(skb: &Skb, admitted: &Admitted) -> Result<Action, Verdict> {
+fn deliver(skb: &mut Skb, admitted: &Admitted) -> Result<Action, Verdict> {
     let Admitted { vni, peer, network, inner } = admitted;
     learn(network, &FdbKey::new(vni.get(), inner.source), *peer);
+    if network.flags & Network::CLAMP_MSS != 0 {
+        mss::clamp(skb, path_mtu(skb, *peer));
+    }
     let len = skb.frame_len();
     let action = if len <= network.max_frame || skb.is_gso() {
         Action::Redirect(network.port_ifindex)
@@ -288,4 +292,11 @@ fn deliver(skb: &Skb, admitted: &Admitted) -> Result<Action, Verdict> {
     tables::count(Verdict::Received, len);
     tables::count_received(*peer, len);
     Ok(action)
+}
+
+/// What of an IP packet fits the path to a peer, behind the tag that the kernel keeps beside the frame.
+#[inline(always)]
+fn path_mtu(skb: &Skb, peer: PeerId) -> u32 {
+    let mtu = tables::peer(peer).map_or(0, |peer| peer.current().mtu);
+    mtu.saturating_sub(if skb.is_tagged() { Tag::LEN } else { 0 })
 }

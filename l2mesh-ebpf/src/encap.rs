@@ -13,9 +13,9 @@ use l2mesh_common::{
 };
 
 use crate::{
-    Action, flood,
+    Action, flood, mss,
     packet::{Family, Packet as _, Skb},
-    tables,
+    tables, too_big,
 };
 
 /// Where frames are taken from the overlay.
@@ -25,6 +25,8 @@ pub(crate) enum Hook {
     Hidden,
     /// Egress of the overlay interface: what is not simple goes on to the hidden peer.
     Overlay,
+    /// Ingress of the hidden peer, after that program has found that the frame does not fit the path.
+    Oversize,
 }
 
 /// A frame on its way out: what encapsulation needs of it, read before anything is changed.
@@ -34,9 +36,15 @@ pub(crate) struct Departing {
     pub(crate) tags: Tags,
     /// What stands between the inner Ethernet header and the payload.
     tag_words: [u32; 2],
+    /// What is behind the tags.
+    pub(crate) carried: EtherType,
+    /// Octets of the greatest packet that it is on the wire, tags included.
+    pub(crate) packet: u32,
     pub(crate) is_gso: bool,
     /// What is behind the tags is IP.
     pub(crate) is_ip: bool,
+    /// Copies that do not fit have been sent in fragments.
+    pub(crate) has_fragmented: bool,
     pub(crate) hook: Hook,
 }
 
@@ -56,6 +64,12 @@ impl Departing {
                 self.write_tags::<{ EncapsulatedV6::LEN }>(skb)
             }
         }
+    }
+
+    /// Of what a path takes, what is left for an IP packet.
+    #[inline(always)]
+    pub(crate) fn room(&self, mtu: u32) -> u32 {
+        mtu.saturating_sub(self.tags.octets())
     }
 
     #[inline(always)]
@@ -83,7 +97,7 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
         return Err(Verdict::LinkLocal);
     }
     let tags = match hook {
-        Hook::Hidden => skb.untag()?,
+        Hook::Hidden | Hook::Oversize => skb.untag()?,
         Hook::Overlay if skb.is_tagged() || sent.ether_type().is_tag() => return Err(Verdict::Declined),
         Hook::Overlay => Tags::NONE,
     };
@@ -93,7 +107,7 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
     // Nobody puts a mark back behind a tag, so that the path must not make one there (RFC 6040 section 4.3): it drops instead.
     let ecn = if tags.count() == 0 { inner_tos } else { 0 };
     let (inner, tag_words) = tags.around(untagged);
-    let departing = Departing {
+    let mut departing = Departing {
         frame: PerFrame {
             vni,
             inner,
@@ -103,16 +117,33 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
         },
         tags,
         tag_words,
+        carried: untagged.ether_type(),
+        packet: too_big::packet_len(skb, &untagged) + tags.octets(),
         is_gso: skb.is_gso(),
         is_ip: matches!(untagged.ether_type(), EtherType::IPV4 | EtherType::IPV6),
+        has_fragmented: false,
         hook,
     };
     let known =
         if inner.destination.is_group() { None } else { tables::fdb(&FdbKey::new(port.vni, inner.destination)) };
-    match known {
-        Some(entry) => unicast(skb, &departing, entry.peer),
-        None => flood::flood(skb, &departing, port.storm_limit),
+    if port.has(Network::CLAMP_MSS) && hook != Hook::Oversize {
+        let mtu = match known {
+            Some(entry) => tables::peer(entry.peer).map_or(0, |peer| peer.current().mtu),
+            None => tables::flood_list(port.vni).map_or(0, |list| list.mtu.into()),
+        };
+        mss::clamp(skb, departing.room(mtu));
     }
+    let outcome = match (known, hook) {
+        (Some(entry), Hook::Oversize) => too_big::unicast(skb, &departing, entry.peer),
+        (None, Hook::Oversize) => too_big::flooded(skb, &mut departing, port.storm_limit),
+        (Some(entry), _) => unicast(skb, &departing, entry.peer),
+        (None, _) => flood::flood(skb, &departing, port.storm_limit),
+    };
+    if hook == Hook::Hidden && outcome == Err(Verdict::TooBig) {
+        skb.tag(&tags)?;
+        tables::call_too_big(skb);
+    }
+    outcome
 }
 
 #[inline(always)]
@@ -154,7 +185,7 @@ pub(crate) fn next_hop(departing: &Departing, peer: PeerId) -> Result<&'static N
     let next_hop = tables::peer(peer).ok_or(Verdict::NoNextHop)?.current();
     if !next_hop.is_known() {
         Err(Verdict::NoNextHop)
-    } else if !next_hop.takes(departing.frame.len, departing.is_gso) {
+    } else if !next_hop.takes(departing.packet) {
         Err(Verdict::TooBig)
     } else {
         Ok(next_hop)

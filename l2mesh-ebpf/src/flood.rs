@@ -29,7 +29,13 @@ pub(crate) fn flood(skb: &mut Skb, departing: &Departing, storm_limit: u32) -> R
     if helper != 0 && departing.hook == Hook::Overlay {
         return Err(Verdict::Declined);
     }
-    storm::send(storm_limit, &FdbKey::new(vni.get(), inner.source), skb.frames())?;
+    // What is too big comes here once more, when it has paid.
+    if departing.hook != Hook::Oversize {
+        if !list.takes(departing.packet) {
+            return Err(Verdict::TooBig);
+        }
+        storm::send(storm_limit, &FdbKey::new(vni.get(), inner.source), skb.frames())?;
+    }
     if helper != 0 {
         raw_copies(skb, departing, list)?;
     }
@@ -106,7 +112,7 @@ impl Section {
 }
 
 #[inline(always)]
-fn peer_at(list: &FloodList, place: u32) -> PeerId {
+pub(crate) fn peer_at(list: &FloodList, place: u32) -> PeerId {
     // The mask is for the verifier.
     PeerId::from(list.peers[place as usize & (MAX_PEERS - 1)])
 }
@@ -160,9 +166,7 @@ impl<V: Version> Step for Copies<'_, V> {
             Ok(_) => self.waiting.replace(peer).map_or(Ok(()), |before| self.send(before)),
             Err(verdict) => Err(verdict),
         };
-        if let Err(verdict) = outcome {
-            tables::count(verdict, self.departing.frame.len);
-        }
+        count_failure(self.departing, outcome);
     }
 }
 
@@ -193,9 +197,8 @@ struct RawCopies<'a> {
 impl Step for RawCopies<'_> {
     #[inline(always)]
     fn step(&mut self, place: u32) {
-        if let Err(verdict) = self.send(peer_at(self.list, place)) {
-            tables::count(verdict, self.departing.frame.len);
-        }
+        let outcome = self.send(peer_at(self.list, place));
+        count_failure(self.departing, outcome);
     }
 }
 
@@ -211,8 +214,19 @@ impl RawCopies<'_> {
     }
 }
 
+/// Counts a copy that could not be sent. What did not fit may have been sent before, in fragments.
 #[inline(always)]
-fn count_copy(departing: &Departing, peer: PeerId) {
+fn count_failure(departing: &Departing, outcome: Result<(), Verdict>) {
+    match outcome {
+        Err(Verdict::TooBig) if departing.has_fragmented => {}
+        Err(Verdict::TooBig) => tables::count(Verdict::CopyTooBig, departing.frame.len),
+        Err(verdict) => tables::count(verdict, departing.frame.len),
+        Ok(()) => {}
+    }
+}
+
+#[inline(always)]
+pub(crate) fn count_copy(departing: &Departing, peer: PeerId) {
     tables::count(Verdict::FloodCopies, departing.frame.len);
     tables::count_sent(peer, departing.frame.len);
 }

@@ -6,6 +6,7 @@
 //! | `underlay_tc` | eth0, TC ingress | `decap` |
 //! | `helper_tc` | l2mk0, TC ingress | `decap` |
 //! | `overlay_tc` | l2m0-p, TC ingress | `encap`, `flood` |
+//! | `too_big_tc` | none, called by `overlay_tc` | `too_big` |
 //! | `overlay_egress` | l2m0, TC egress | `encap`, `flood` |
 //! | `self_test_tc` | none, run by the agent | here |
 
@@ -23,9 +24,11 @@ mod decap;
 mod encap;
 mod flood;
 mod learn;
+mod mss;
 mod packet;
 mod storm;
 mod tables;
+mod too_big;
 
 use aya_ebpf::{
     bindings::{TC_ACT_SHOT, TC_ACT_STOLEN, TC_ACT_UNSPEC, xdp_action},
@@ -92,6 +95,17 @@ fn overlay_tc(context: TcContext) -> i32 {
     let mut skb = Skb::new(context);
     let outcome = match tables::port(skb.ifindex()) {
         Some(port) => encap::overlay(&mut skb, port, Hook::Hidden),
+        None => Err(Verdict::NoNetwork),
+    };
+    act(&skb, outcome)
+}
+
+/// Called by [`overlay_tc`] for what does not fit the path: a program of its own, because nobody is in a hurry there.
+#[classifier]
+fn too_big_tc(context: TcContext) -> i32 {
+    let mut skb = Skb::new(context);
+    let outcome = match tables::port(skb.ifindex()) {
+        Some(port) => encap::overlay(&mut skb, port, Hook::Oversize),
         None => Err(Verdict::NoNetwork),
     };
     act(&skb, outcome)

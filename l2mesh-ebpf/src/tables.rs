@@ -10,17 +10,20 @@ use core::{
 use aya_ebpf::{
     bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_RB_NO_WAKEUP},
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
 use l2mesh_common::{
     freeze::Stays,
     tables::{
-        BUCKET_SLOTS, Bucket, BucketKey, Counter, Event, FDB_SIZE, FdbEntry, FdbKey, FloodList, Label, LabelKey,
-        MAX_NETWORKS, MemberKey, MemberMacs, Meta, Network, PEER_SLOTS, Peer, PeerCounter, PeerId, Port, STAYS_SLOTS,
-        Settings, VtepAddress,
+        BUCKET_SLOTS, Bucket, BucketKey, CALL_SLOTS, CALL_TOO_BIG, Counter, Event, FDB_SIZE, FdbEntry, FdbKey,
+        FloodList, Label, LabelKey, MAX_NETWORKS, MemberKey, MemberMacs, Meta, Network, PEER_SLOTS, Peer, PeerCounter,
+        PeerId, Port, STAYS_SLOTS, Settings, VtepAddress,
     },
+    too_big::BUCKETS,
     verdict::Verdict,
 };
+
+use crate::packet::{Quote, Skb};
 
 /// Only for the agent; the programs never look.
 #[map]
@@ -59,6 +62,16 @@ static STAYS: LruHashMap<FdbKey, Stays> = LruHashMap::with_max_entries(STAYS_SLO
 static MEMBER_MACS: HashMap<MemberKey, MemberMacs> = HashMap::with_max_entries(FDB_SIZE, BPF_F_NO_PREALLOC);
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
+
+/// What programs call in place of themselves.
+#[map]
+static CALLS: ProgramArray = ProgramArray::with_max_entries(CALL_SLOTS, 0);
+/// When the buckets of the answers to what is too big are full again. Nobody else looks, so it is not pinned; as the next one.
+#[map]
+static ANSWERS: Array<u64> = Array::with_max_entries(BUCKETS, 0);
+/// What is too long for the stack.
+#[map]
+static QUOTE: PerCpuArray<Quote> = PerCpuArray::with_max_entries(1, 0);
 
 #[inline(always)]
 pub(crate) fn settings() -> Option<&'static Settings> {
@@ -248,6 +261,27 @@ pub(crate) fn count_received(peer: PeerId, octets: u32) {
         // SAFETY: see `count`.
         add(unsafe { &mut (*counter).received }, octets);
     }
+}
+
+/// Goes on in the program for frames that do not fit, with the frame as it is; returns if there is none.
+#[inline(always)]
+pub(crate) fn call_too_big(skb: &Skb) {
+    // SAFETY: nothing here waits to be dropped.
+    unsafe { CALLS.tail_call(skb.context(), CALL_TOO_BIG) };
+}
+
+/// When the bucket of these answers is full again.
+#[inline(always)]
+pub(crate) fn answers(bucket: u32) -> Option<&'static mut u64> {
+    // SAFETY: a number that others may change meanwhile is as good as any.
+    ANSWERS.get_ptr_mut(bucket).map(|full_at| unsafe { &mut *full_at })
+}
+
+/// Room for a quote.
+#[inline(always)]
+pub(crate) fn quote() -> Option<&'static mut Quote> {
+    // SAFETY: see `count`; it is used up before the program sends anything.
+    QUOTE.get_ptr_mut(0).map(|quote| unsafe { &mut *quote })
 }
 
 #[inline(always)]

@@ -301,7 +301,7 @@ fn frames_from_the_overlay() {
         ("group source", hidden, udp4(KNOWN, MacAddr::BROADCAST, b"x"), SentGroupSource),
         ("zero source", hidden, udp4(KNOWN, MacAddr::ZERO, b"x"), SentGroupSource),
         ("LLDP", hidden, Frame::lldp(own, b"x"), LinkLocal),
-        ("too big", hidden, udp4(KNOWN, own, &vec![7; MTU - 27]), TooBig),
+        ("too big, of unknown type", hidden, Frame::unknown(KNOWN, own, &vec![7; MTU + 1]), TooBig),
         ("no network", eth0, udp4(KNOWN, own, b"x"), NoNetwork),
         ("no peers", alone, udp4(KNOWN, own, b"x"), NoPeers),
     ] {
@@ -380,7 +380,10 @@ fn programs_are_small() {
     let mesh = Mesh::new();
     let programs = mesh.pinned.programs();
     let names: Vec<&str> = programs.keys().map(String::as_str).collect();
-    assert_eq!(names, ["helper_tc", "overlay_egress", "overlay_tc", "self_test_tc", "underlay_tc", "underlay_xdp"]);
+    assert_eq!(
+        names,
+        ["helper_tc", "overlay_egress", "overlay_tc", "self_test_tc", "too_big_tc", "underlay_tc", "underlay_xdp"]
+    );
     for (name, program) in programs {
         let count = program.verified_instruction_count().expect("Linux 5.16 tells");
         println!("{name}: {count} instructions verified");

@@ -17,6 +17,7 @@
 //! | `STAYS` | LRU hash | [`FdbKey`] | [`crate::freeze::Stays`] | kernel |
 //! | `MEMBER_MACS` | hash | [`MemberKey`] | [`MemberMacs`] | kernel; agent counts anew |
 //! | `EVENTS` | ring buffer | | [`Event`] | kernel |
+//! | `CALLS` | program array | [`CALL_TOO_BIG`] | program | agent |
 
 mod fdb;
 mod labels;
@@ -29,7 +30,7 @@ pub use self::{
     fdb::{Event, FdbEntry, FdbKey},
     labels::{Fact, Label, LabelKey},
     limits::{BUCKET_SLOTS, Bucket, BucketKey, MemberKey, MemberMacs, STAYS_SLOTS},
-    peer::{FloodList, NextHop, Peer, VtepAddress, Way},
+    peer::{FloodList, NextHop, PathLimit, Peer, VtepAddress, Way},
 };
 use crate::wire::{Ipv4Octets, MacAddr};
 
@@ -41,6 +42,11 @@ pub const PEER_SLOTS: u32 = MAX_PEERS as u32;
 pub const MAX_NETWORKS: u32 = 4096;
 /// Default size of the FDB.
 pub const FDB_SIZE: u32 = 65_536;
+
+/// Places of `CALLS`.
+pub const CALL_SLOTS: u32 = 1;
+/// The place of the program for frames that do not fit the path.
+pub const CALL_TOO_BIG: u32 = 0;
 
 /// Index into `PEERS`. It is stable for one configuration, not across changes of it.
 pub type PeerId = u32;

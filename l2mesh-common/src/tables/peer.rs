@@ -24,6 +24,8 @@ pub struct Peer {
     pub paths: [PeerId; crate::path::MAX_PATHS],
     /// The two next hops.
     pub next_hop: [NextHop; 2],
+    /// What was learned about the path; all zero is nothing. The next hops have it in their `mtu` already.
+    pub limit: PathLimit,
 }
 
 impl Peer {
@@ -37,6 +39,18 @@ impl Peer {
         // Two places named, not indexed: no bounds check in the kernel program.
         if self.active == 0 { &self.next_hop[0] } else { &self.next_hop[1] }
     }
+}
+
+/// What a path is believed to take, and until when ([`crate::path_mtu`]): kept here because it is to outlive the agent.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct PathLimit {
+    /// Octets of an outer packet; 0 if nothing was learned.
+    pub mtu: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// `CLOCK_MONOTONIC_COARSE`.
+    pub until_ns: u64,
 }
 
 /// How frames to a peer leave this host.
@@ -87,12 +101,12 @@ impl NextHop {
         self.flags & Self::CHECKSUM != 0
     }
 
-    /// True if a frame of `frame_len` octets, Ethernet header included, fits; GSO frames always do, because
-    /// the overlay's MTU bounds their segments.
+    /// True if a packet of `octets` octets fits: what is behind the Ethernet header, tags included, or of a GSO frame the
+    /// same for one of its segments.
     #[inline(always)]
     #[must_use]
-    pub const fn takes(&self, frame_len: u32, is_gso: bool) -> bool {
-        is_gso || frame_len <= self.mtu + crate::wire::EthernetHeader::LEN as u32
+    pub const fn takes(&self, octets: u32) -> bool {
+        octets <= self.mtu
     }
 }
 
@@ -186,8 +200,8 @@ pub struct FloodList {
     pub over_v6: u16,
     /// Peers over IPv4: the places behind those.
     pub over_v4: u16,
-    /// Zero.
-    pub reserved: u16,
+    /// What fits the path to every peer whose next hop is known, as [`NextHop::mtu`]; 0 while that is not known.
+    pub mtu: u16,
     /// Peer ids.
     pub peers: [u16; MAX_PEERS],
 }
@@ -210,6 +224,13 @@ impl FloodList {
         (list.by_helper, list.over_v6, list.over_v4) =
             (take([Way::HelperV4, Way::HelperV6]), take([Way::V6; 2]), take([Way::V4; 2]));
         list
+    }
+
+    /// True if a packet of `octets` octets, as for [`NextHop::takes`], fits the path to every peer, or nobody knows yet.
+    #[inline(always)]
+    #[must_use]
+    pub const fn takes(&self, octets: u32) -> bool {
+        self.mtu == 0 || octets <= self.mtu as u32
     }
 }
 

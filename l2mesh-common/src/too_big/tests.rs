@@ -156,6 +156,27 @@ proptest! {
         prop_assert_eq!(fold_memory(kernel), sum(&octets.concat()));
     }
 
+    /// However fast it asks: in any time no more answers than the time gives, and what is there at once.
+    #[test]
+    fn answers_are_limited(pauses in prop::collection::vec(0..300_000_000_u64, 1..400)) {
+        let (mut now, mut full_at, mut answered) = (1_000_000_000_u64, 0, 0);
+        let start = now;
+        for pause in pauses {
+            now += pause;
+            if let Some(next) = after_answer(full_at, now) {
+                full_at = next;
+                answered += 1;
+            }
+            prop_assert!(answered <= 16 + (now - start) / 100_000_000, "{answered}");
+        }
+    }
+
+    #[test]
+    fn buckets_are_in_range(four: [u8; 20], six: [u8; 40]) {
+        prop_assert!(bucket_v4(&bytemuck::cast(four)) < BUCKETS);
+        prop_assert!(bucket_v6(&bytemuck::cast(six)) < BUCKETS);
+    }
+
     #[test]
     fn any_header_has_a_remedy(four: [u8; 20], six: [u8; 40], behind: Option<[u8; 4]>, octets: u32, mtu: u32, to_group: bool) {
         for (remedy, least) in [

@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "packet access and helper calls")]
 
 mod frame;
+mod reshape;
 mod skb;
 
 use core::ffi::c_void;
@@ -17,7 +18,7 @@ use l2mesh_common::{
     wire::{OuterV4, OuterV6},
 };
 
-pub(crate) use self::{frame::Frame, skb::Skb};
+pub(crate) use self::{frame::Frame, reshape::Quote, skb::Skb};
 
 /// The IP version of an outer header.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -32,7 +32,7 @@ const KEY_LEN: u32 = size_of::<bpf_tunnel_key>() as u32;
 
 /// A frame at a TC hook.
 pub(crate) struct Skb {
-    context: TcContext,
+    pub(super) context: TcContext,
     has_outer: bool,
 }
 
@@ -64,6 +64,12 @@ impl Skb {
         Self { context, has_outer: false }
     }
 
+    /// What the kernel handed over.
+    #[inline(always)]
+    pub(crate) fn context(&self) -> &TcContext {
+        &self.context
+    }
+
     /// True once [`Self::push_outer`] has made room.
     #[inline(always)]
     pub(crate) fn has_outer(&self) -> bool {
@@ -80,8 +86,14 @@ impl Skb {
     /// True for a frame that is many on the wire.
     #[inline(always)]
     pub(crate) fn is_gso(&self) -> bool {
+        self.gso_size() != 0
+    }
+
+    /// Octets of payload in each segment of a GSO frame, else 0.
+    #[inline(always)]
+    pub(crate) fn gso_size(&self) -> u32 {
         // SAFETY: see `ifindex`.
-        unsafe { (*self.context.skb.skb).gso_size != 0 }
+        unsafe { (*self.context.skb.skb).gso_size }
     }
 
     /// How many it is on the wire, roughly: the headers are cut up with the data here.
@@ -275,7 +287,7 @@ impl Skb {
     }
 
     #[inline(always)]
-    fn store_at<T: NoUninit>(&mut self, offset: u32, value: &T, flags: u32) -> Result<(), Verdict> {
+    pub(super) fn store_at<T: NoUninit>(&mut self, offset: u32, value: &T, flags: u32) -> Result<(), Verdict> {
         let source = core::ptr::from_ref(value).cast();
         // SAFETY: `source` is valid for the size of T; see also `push_outer`.
         let outcome = unsafe {

@@ -212,6 +212,7 @@ async fn build(
     let mut tables = Tables::open(pins)?;
     fill(&mut tables, &view, &devices)?;
     tables.set_fact(Fact::UdpPort, &devices.port_text(view.port))?;
+    hooks::fill_calls(&mut object, pins, &mut tables)?;
     attach_overlays(&mut object, pins, &devices, netlink).await?;
     let mode = match by_kernel {
         Some(mode) => {

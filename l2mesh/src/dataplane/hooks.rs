@@ -15,9 +15,12 @@ use aya::programs::{
     xdp::XdpLink,
 };
 
+use l2mesh_common::tables::CALL_TOO_BIG;
+
 use super::{
     object::{Object, Refused, Tc, XDP},
     pins::PinDir,
+    tables::Tables,
 };
 
 /// What the pins of links begin with.
@@ -63,6 +66,12 @@ pub(crate) fn attach_tc(object: &mut Object, pins: &PinDir, hook: Hook<'_>) -> a
     let link = FdLink::try_from(program.take_link(id)?).map_err(|error| anyhow!("not a tcx link: {error}"))?;
     link.pin(&path).with_context(|| format!("cannot pin {}", path.display()))?;
     Ok(())
+}
+
+/// Makes the programs known that others call, which is to be done before those are attached.
+pub(crate) fn fill_calls(object: &mut Object, pins: &PinDir, tables: &mut Tables) -> anyhow::Result<()> {
+    let program = object.tc(pins, Tc::TooBig)?.fd()?;
+    tables.calls.set(CALL_TOO_BIG, program, 0).context("cannot write CALLS")
 }
 
 /// What came of an attempt at native XDP.

@@ -20,6 +20,8 @@ pub(crate) enum Tc {
     Helper,
     /// l2m0-p ingress.
     Overlay,
+    /// Called by that one.
+    TooBig,
     /// l2m0 egress.
     OverlayEgress,
     /// Run by the agent.
@@ -33,6 +35,7 @@ impl Tc {
             Self::Underlay => "underlay_tc",
             Self::Helper => "helper_tc",
             Self::Overlay => "overlay_tc",
+            Self::TooBig => "too_big_tc",
             Self::OverlayEgress => "overlay_egress",
             Self::SelfTest => "self_test_tc",
         }

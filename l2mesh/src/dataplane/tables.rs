@@ -5,7 +5,7 @@ use std::{borrow::BorrowMut, collections::HashSet, hash::Hash};
 use anyhow::Context as _;
 use aya::{
     Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, RingBuf},
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, ProgramArray, RingBuf},
     util::nr_cpus,
 };
 use l2mesh_common::{
@@ -20,7 +20,7 @@ use l2mesh_common::{
 use super::pins::PinDir;
 
 /// Every map, in the order of the table in `l2mesh_common::tables`.
-pub(crate) const MAPS: [&str; 15] = [
+pub(crate) const MAPS: [&str; 16] = [
     "META",
     "SETTINGS",
     "NETWORKS",
@@ -36,6 +36,7 @@ pub(crate) const MAPS: [&str; 15] = [
     "STAYS",
     "MEMBER_MACS",
     "EVENTS",
+    "CALLS",
 ];
 
 /// The maps of one mesh.
@@ -55,6 +56,7 @@ pub(crate) struct Tables {
     pub(crate) stays: HashMap<MapData, FdbKey, Stays>,
     pub(crate) member_macs: HashMap<MapData, MemberKey, MemberMacs>,
     pub(crate) events: RingBuf<MapData>,
+    pub(crate) calls: ProgramArray<MapData>,
 }
 
 impl Tables {
@@ -76,6 +78,7 @@ impl Tables {
             stays: open(pins, "STAYS")?,
             member_macs: open(pins, "MEMBER_MACS")?,
             events: open(pins, "EVENTS")?,
+            calls: open(pins, "CALLS")?,
         })
     }
 

@@ -1,0 +1,224 @@
+//! Frames that do not fit the path to their peer: found in every program that sends, treated in one of their own.
+
+use l2mesh_common::{
+    tables::{FdbKey, FloodList, PeerId},
+    too_big::{self, Remedy, TooBigV4, TooBigV6},
+    verdict::Verdict,
+    wire::{EtherType, EthernetHeader, Ipv4Header, Ipv6Header, Protocol},
+};
+
+use crate::{
+    Action,
+    encap::Departing,
+    flood::{count_copy, flood, peer_at},
+    packet::{Packet as _, Skb, Step, now_ns, repeat},
+    storm, tables,
+};
+
+const L3: u32 = EthernetHeader::LEN as u32;
+
+/// Octets of the greatest packet that a frame will be on the wire, without tags: a GSO frame becomes many.
+// Not inlined, as others here: what it knew is forgotten when it returns, and the verifier follows one state less often.
+#[inline(never)]
+pub(crate) fn packet_len(skb: &Skb, untagged: &EthernetHeader) -> u32 {
+    match skb.gso_size() {
+        0 => skb.frame_len().saturating_sub(L3),
+        segment => headers_len(skb, untagged) + segment,
+    }
+}
+
+/// IP and transport header of a GSO frame. What cannot be read, and what segments of is not known here, counts too little:
+/// then encapsulation refuses it.
+#[inline(always)]
+fn headers_len(skb: &Skb, untagged: &EthernetHeader) -> u32 {
+    const TCP_OFFSET: u32 = 12;
+    const UDP: u32 = 8;
+    let (protocol, ip) = match untagged.ether_type() {
+        EtherType::IPV4 => match skb.header::<Ipv4Header>(L3 as usize) {
+            Some(ip) => (ip.protocol(), ip.header_len() as u32),
+            None => return 0,
+        },
+        EtherType::IPV6 => match skb.header::<Ipv6Header>(L3 as usize) {
+            Some(ip) => behind_extensions(skb, ip.next_header()),
+            None => return 0,
+        },
+        _ => return 0,
+    };
+    let transport = match protocol {
+        Protocol::TCP => skb.load::<u8>(L3 + ip + TCP_OFFSET).map_or(0, |octet| u32::from(octet >> 4) * 4),
+        Protocol::UDP => UDP,
+        _ => 0,
+    };
+    ip + transport
+}
+
+/// What stands behind the IPv6 header and its extensions, and where.
+#[inline(always)]
+fn behind_extensions(skb: &Skb, first: Protocol) -> (Protocol, u32) {
+    /// As many as anybody sends.
+    const MOST: usize = 4;
+    let (mut protocol, mut at) = (first, Ipv6Header::LEN as u32);
+    for _ in 0..MOST {
+        if protocol.has_ports() {
+            break;
+        }
+        let Some([next, length]) = skb.load::<[u8; 2]>(L3 + at) else { break };
+        let Some(octets) = too_big::extension_len(protocol, length) else { break };
+        at += octets;
+        protocol = Protocol(next);
+    }
+    (protocol, at)
+}
+
+/// For a frame to one peer.
+#[inline(always)]
+pub(crate) fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Result<Action, Verdict> {
+    let next_hop = tables::peer(peer).ok_or(Verdict::NoNextHop)?.current();
+    match remedy(skb, departing, next_hop.mtu) {
+        Remedy::Tell(mtu) => tell(skb, departing, mtu),
+        Remedy::Fragment => {
+            let helper = helper()?;
+            skb.tag(&departing.tags)?;
+            skb.set_tunnel(departing.frame.vni, next_hop, departing.frame.tos, 0)?;
+            tables::count(Verdict::Fragmented, departing.frame.len);
+            tables::count_sent(peer, departing.frame.len);
+            Ok(Action::Redirect(helper))
+        }
+        Remedy::Drop => Err(Verdict::TooBig),
+    }
+}
+
+/// For a frame to all peers, of which some have a path that does not take it. Who sent it to an unknown destination is told what
+/// fits every path. Else copies that may be fragmented are, and the others go where they fit.
+#[inline(always)]
+pub(crate) fn flooded(skb: &mut Skb, departing: &mut Departing, storm_limit: u32) -> Result<Action, Verdict> {
+    let list = tables::flood_list(departing.frame.vni.get()).ok_or(Verdict::NoPeers)?;
+    let remedy = remedy(skb, departing, list.mtu.into());
+    if let Remedy::Tell(mtu) = remedy {
+        return tell(skb, departing, mtu);
+    }
+    let source = FdbKey::new(departing.frame.vni.get(), departing.frame.inner.source);
+    storm::send(storm_limit, &source, skb.frames())?;
+    match remedy {
+        Remedy::Fragment => {
+            departing.has_fragmented = true;
+            fragments(skb, departing, list)?;
+        }
+        Remedy::Tell(_) | Remedy::Drop => {}
+    }
+    flood(skb, departing, storm_limit)
+}
+
+#[inline(always)]
+fn fragments(skb: &mut Skb, departing: &Departing, list: &'static FloodList) -> Result<(), Verdict> {
+    let peers = u32::from(list.by_helper) + u32::from(list.over_v6) + u32::from(list.over_v4);
+    skb.tag(&departing.tags)?;
+    repeat(peers, &mut Fragments { skb, departing, list });
+    skb.untag().map(drop)
+}
+
+/// The loop over a flood list.
+struct Fragments<'a> {
+    skb: &'a mut Skb,
+    departing: &'a Departing,
+    list: &'static FloodList,
+}
+
+impl Step for Fragments<'_> {
+    #[inline(always)]
+    fn step(&mut self, place: u32) {
+        if let Err(verdict) = self.send(peer_at(self.list, place)) {
+            tables::count(verdict, self.departing.frame.len);
+        }
+    }
+}
+
+impl Fragments<'_> {
+    #[inline(always)]
+    fn send(&mut self, peer: PeerId) -> Result<(), Verdict> {
+        let next_hop = tables::peer(peer).ok_or(Verdict::NoNextHop)?.current();
+        // The caller counts what has no next hop.
+        if !next_hop.is_known() || next_hop.takes(self.departing.packet) {
+            return Ok(());
+        }
+        let helper = helper()?;
+        self.skb.set_tunnel(self.departing.frame.vni, next_hop, self.departing.frame.tos, 0)?;
+        self.skb.clone_to(helper)?;
+        tables::count(Verdict::Fragmented, self.departing.frame.len);
+        count_copy(self.departing, peer);
+        Ok(())
+    }
+}
+
+/// What is to be done for a frame whose tags have been taken off.
+#[inline(never)]
+fn remedy(skb: &Skb, departing: &Departing, mtu: u32) -> Remedy {
+    let (octets, to_group) = (departing.packet, departing.frame.inner.destination.is_group());
+    let mtu = departing.room(mtu);
+    match departing.carried {
+        EtherType::IPV4 => skb.header::<Ipv4Header>(L3 as usize).copied().map_or(Remedy::Drop, |ip| {
+            let behind = skb.load(L3 + ip.header_len() as u32);
+            too_big::remedy_v4(&ip, behind, octets, mtu, to_group)
+        }),
+        EtherType::IPV6 => skb.header::<Ipv6Header>(L3 as usize).map_or(Remedy::Drop, |ip| {
+            let behind = skb.load(L3 + Ipv6Header::LEN as u32);
+            too_big::remedy_v6(ip, behind, octets, mtu, to_group)
+        }),
+        _ => Remedy::Drop,
+    }
+}
+
+/// The interface of the helper device, which fragments. A program can tell it no port: it sends to its own.
+#[inline(always)]
+pub(crate) fn helper() -> Result<u32, Verdict> {
+    let settings = tables::settings().ok_or(Verdict::TooBig)?;
+    if settings.helper_port == settings.port { Ok(settings.helper_ifindex) } else { Err(Verdict::CannotFragment) }
+}
+
+/// Makes the frame the answer to itself, and sends it back to where it came from.
+#[inline(always)]
+fn tell(skb: &mut Skb, departing: &Departing, mtu: u16) -> Result<Action, Verdict> {
+    let told = if departing.carried == EtherType::IPV4 { tell_v4(skb, mtu) } else { tell_v6(skb, mtu) };
+    told?;
+    skb.tag(&departing.tags)?;
+    tables::count(Verdict::TooBigTold, departing.frame.len);
+    Ok(Action::Redirect(skb.ifindex()))
+}
+
+// Not inlined: each has a stack of its own then, while it runs.
+#[inline(never)]
+fn tell_v4(skb: &mut Skb, mtu: u16) -> Result<(), Verdict> {
+    let quote = tables::quote().ok_or(Verdict::TooBig)?;
+    skb.quote::<{ TooBigV4::QUOTED }>(quote)?;
+    let quoted = quote.sum::<{ TooBigV4::QUOTED }>();
+    let ethernet = skb.header::<EthernetHeader>(0).ok_or(Verdict::TooBig)?;
+    let ip = skb.header::<Ipv4Header>(L3 as usize).ok_or(Verdict::TooBig)?;
+    limit(too_big::bucket_v4(ip))?;
+    let answer = TooBigV4::new(ethernet, ip, mtu, quoted);
+    skb.reshape(too_big::LEAST_V4, Ipv4Header::LEN as u32)?;
+    skb.replace(0, &answer)?;
+    skb.store_quote::<{ TooBigV4::QUOTED }>(size_of::<TooBigV4>(), quote)
+}
+
+#[inline(never)]
+fn tell_v6(skb: &mut Skb, mtu: u16) -> Result<(), Verdict> {
+    let quote = tables::quote().ok_or(Verdict::TooBig)?;
+    skb.quote::<{ TooBigV6::QUOTED }>(quote)?;
+    let quoted = quote.sum::<{ TooBigV6::QUOTED }>();
+    let ethernet = skb.header::<EthernetHeader>(0).ok_or(Verdict::TooBig)?;
+    let ip = skb.header::<Ipv6Header>(L3 as usize).ok_or(Verdict::TooBig)?;
+    limit(too_big::bucket_v6(ip))?;
+    let answer = TooBigV6::new(ethernet, ip, mtu, quoted);
+    skb.reshape(too_big::LEAST_V6, Ipv6Header::LEN as u32)?;
+    skb.replace(0, &answer)?;
+    skb.store_quote::<{ TooBigV6::QUOTED }>(size_of::<TooBigV6>(), quote)
+}
+
+/// So many answers to one source, and no more.
+#[inline(always)]
+fn limit(bucket: u32) -> Result<(), Verdict> {
+    let full_at = tables::answers(bucket).ok_or(Verdict::TooBigSilent)?;
+    // Two processors at once may give one too many.
+    *full_at = too_big::after_answer(*full_at, now_ns()).ok_or(Verdict::TooBigSilent)?;
+    Ok(())
+}
