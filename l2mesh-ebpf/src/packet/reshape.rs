@@ -23,9 +23,6 @@ use super::{Packet as _, Skb};
 pub(crate) struct Quote([u8; QUOTED_MAX]);
 
 impl Quote {
-    /// An empty one.
-    pub(crate) const EMPTY: Self = Self([0; QUOTED_MAX]);
-
     /// The one's complement sum of the first octets, as many as `bpf_csum_diff` takes at a time.
     #[inline(always)]
     pub(crate) fn sum<const OCTETS: usize>(&self) -> u16 {

@@ -12,6 +12,7 @@ mod kernel_mode;
 mod next_hops;
 mod overlay;
 pub(crate) mod own_address;
+mod path_mtu;
 mod self_test;
 pub(crate) mod signals;
 pub(crate) mod start;
@@ -28,9 +29,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use self::signals::Signals;
 
 use crate::{
-    dataplane::{devices::Devices, hooks, object::Object, pins::PinDir, tables::Tables, teardown, view::View},
+    dataplane::{
+        devices::Devices, fill::Paths, hooks, object::Object, pins::PinDir, tables::Tables, teardown, view::View,
+    },
     underlay::{
         self, Netlink,
+        complaints::Complaints,
         watch::{Change, Watch},
     },
 };
@@ -107,6 +111,12 @@ pub(crate) struct Agent {
     pub(crate) told_fault: Option<Instant>,
     /// What the programs reported.
     pub(crate) news: events::News,
+    /// What routers say.
+    pub(crate) complaints: Complaints,
+    /// What the first link to each peer takes, octets.
+    pub(crate) links: BTreeMap<PeerId, u32>,
+    /// What the flood lists know of the paths to the peers.
+    pub(crate) paths: Paths,
 }
 
 /// Why the agent ends.
@@ -167,6 +177,10 @@ impl Agent {
                 () = sleep_until(settled.unwrap_or_else(Instant::now)), if settled.is_some() => {
                     settled = None;
                     let done = self.follow_changes().await;
+                    self.endure(done)?;
+                }
+                heard = self.complaints.next() => {
+                    let done = self.hear(&heard);
                     self.endure(done)?;
                 }
                 _ = overlay.tick() => {

@@ -29,7 +29,7 @@ impl Agent {
                 }
             }
         }
-        Ok(())
+        self.follow_paths()
     }
 
     /// Makes the kernel ask next hops whose entry it has not confirmed lately. What it sends itself it keeps fresh itself.
@@ -51,7 +51,8 @@ impl Agent {
     }
 
     fn reach(&mut self, id: PeerId, found: &next_hop::NextHop) -> anyhow::Result<()> {
-        let Some(next_hop) = self.next_hop(id, found) else { return Ok(()) };
+        let path_mtu = self.path_mtu(id, found.underlay_mtu())?;
+        let Some(next_hop) = self.next_hop(id, found, path_mtu) else { return Ok(()) };
         if *self.tables.peers.get(&id, 0)?.current() != next_hop {
             self.tables.set_next_hop(id, next_hop)?;
             log::debug!("{}: next hop {} on interface {}", self.name(id), found.destination_mac, found.oif);
@@ -62,7 +63,7 @@ impl Agent {
         Ok(())
     }
 
-    fn next_hop(&self, id: PeerId, found: &next_hop::NextHop) -> Option<NextHop> {
+    fn next_hop(&self, id: PeerId, found: &next_hop::NextHop, path_mtu: u32) -> Option<NextHop> {
         let peer = self.view.peers.iter().find(|peer| peer.id == id)?;
         let (from, to, port) = (found.source_mac, found.destination_mac, self.view.port);
         let template = match (found.source_ip, peer.address) {
@@ -78,10 +79,9 @@ impl Agent {
             ),
             _ => return None,
         };
-        let underlay_mtu = found.route_mtu.unwrap_or(found.mtu).min(found.mtu);
         Some(NextHop {
             ifindex: if peer.way.is_by_helper() { self.devices.helper.index } else { found.oif },
-            mtu: underlay_mtu.saturating_sub(peer.overhead()),
+            mtu: path_mtu.saturating_sub(peer.overhead()),
             way: peer.way as u32,
             flags: if peer.udp_checksum { NextHop::CHECKSUM } else { 0 },
             template,
@@ -106,7 +106,7 @@ impl Agent {
         }
     }
 
-    fn name(&self, id: PeerId) -> String {
+    pub(super) fn name(&self, id: PeerId) -> String {
         self.view
             .peers
             .iter()

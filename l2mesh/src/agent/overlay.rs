@@ -32,7 +32,9 @@ impl Agent {
             let (vni, hidden) = (self.devices.networks[place].vni, self.devices.networks[place].hidden);
             let alias = self.view.alias(vni);
             let is_overlay = |link: &&Link| link.index != hidden && link.alias.as_deref() == Some(&*alias);
-            self.update(place, links.iter().find(is_overlay))?;
+            let found = links.iter().find(is_overlay);
+            let under_bridge = self.is_bridge_port(found).await?;
+            self.update(place, found, under_bridge)?;
             if !links.iter().any(|link| link.index == hidden) {
                 if self.broken.insert(vni) {
                     let network = &self.view.networks[place];
@@ -53,15 +55,6 @@ impl Agent {
                 );
                 self.netlink.set_up(hidden).await?;
             }
-            let master = self.devices.networks[place].overlay.as_ref().and_then(|link| link.master);
-            let under_bridge = match master {
-                Some(index) => self
-                    .netlink
-                    .link_by_index(index)
-                    .await?
-                    .is_some_and(|master| master.kind.as_deref() == Some("bridge")),
-                None => false,
-            };
             let transmit = match &self.devices.networks[place].overlay {
                 Some(link) => self.transmit(link, under_bridge, &sniffed, &clsact),
                 None => Transmit::Hidden("the interface is in another namespace".to_owned()),
@@ -90,11 +83,17 @@ impl Agent {
         fill::write_settings(&mut self.tables, &self.view, &self.devices)
     }
 
+    async fn is_bridge_port(&self, link: Option<&Link>) -> anyhow::Result<bool> {
+        let Some(index) = link.and_then(|link| link.master) else { return Ok(false) };
+        let master = self.netlink.link_by_index(index).await?;
+        Ok(master.is_some_and(|master| master.kind.as_deref() == Some("bridge")))
+    }
+
     /// The overlay interface came, went or changed.
-    fn update(&mut self, place: usize, found: Option<&Link>) -> anyhow::Result<()> {
+    fn update(&mut self, place: usize, found: Option<&Link>, is_bridge_port: bool) -> anyhow::Result<()> {
         let pair = &mut self.devices.networks[place];
         let before = pair.overlay.take();
-        pair.overlay = found.cloned();
+        (pair.overlay, pair.is_bridge_port) = (found.cloned(), is_bridge_port);
         if let Some(mac) = found.and_then(|link| link.mac) {
             pair.mac = mac;
         }
@@ -102,6 +101,10 @@ impl Agent {
         let (vni, value) = (pair.vni, network_value(&self.view.networks[place], pair));
         if self.tables.networks.get(&vni, 0)? != value {
             self.tables.networks.insert(vni, value, 0).context("cannot write NETWORKS")?;
+        }
+        let (hidden, port) = (pair.hidden, port_value(&self.view.networks[place], pair));
+        if !self.tables.ports.get(&hidden, 0).is_ok_and(|found| found == port) {
+            self.tables.ports.insert(hidden, port, 0).context("cannot write PORTS")?;
         }
         if index != index_before {
             if let Some(gone) = index_before {
@@ -155,7 +158,7 @@ impl Agent {
         let pair = &self.devices.networks[place];
         let vni = pair.vni;
         if let Some(overlay) = &pair.overlay {
-            let mut port = port_value(&self.view.networks[place]);
+            let mut port = port_value(&self.view.networks[place], pair);
             if *transmit == Transmit::Shortcut {
                 port = Port { flags: port.flags | Port::SHORTCUT, netns_cookie, ..port };
             }

@@ -34,7 +34,7 @@ use crate::{
         teardown,
         view::{Place, View},
     },
-    underlay::{Link, Netlink, features::driver, watch::Watch},
+    underlay::{Link, Netlink, complaints::Complaints, features::driver, watch::Watch},
 };
 
 /// How long attach waits for the first answers of next hops before it says that it is up.
@@ -119,11 +119,23 @@ pub(crate) async fn start(
         broken: BTreeSet::new(),
         told_fault: None,
         news: News::default(),
+        complaints: hear_complaints(),
+        links: BTreeMap::new(),
+        paths: BTreeMap::new(),
     };
     match agent.finish(adopts).await {
         Ok(()) => Ok(Some(agent)),
         Err(error) => Err(give_up(error, adopts, &agent.netlink, &link, &agent.pins).await),
     }
+}
+
+/// Without them the mesh works as long as no path takes less than its first link.
+fn hear_complaints() -> Complaints {
+    let (complaints, refused) = Complaints::open();
+    if let Some(error) = refused {
+        log::warn!("routers that say that a packet is too big are not heard: {error}");
+    }
+    complaints
 }
 
 /// Leaves a mesh that was there before as it is, and nothing of one that was not.

@@ -11,7 +11,7 @@ use std::{
 use anyhow::ensure;
 use l2mesh_common::{
     path::DIRECT,
-    tables::{LabelKey, Network, Peer, PeerId},
+    tables::{LabelKey, Network, PathLimit, Peer, PeerId},
     verdict::{Fate, Verdict},
     wire::Vni,
 };
@@ -111,10 +111,40 @@ pub(crate) struct PeerRow {
     pub(crate) next_hop: Option<String>,
     /// Of the inner frames, octets.
     pub(crate) mtu: u32,
+    /// Why that is less than the way there would take; null if it is not.
+    pub(crate) learned: Option<Learned>,
     pub(crate) sent_frames: u64,
     pub(crate) sent_octets: u64,
     pub(crate) received_frames: u64,
     pub(crate) received_octets: u64,
+}
+
+impl PeerRow {
+    /// The MTU, and why it is what it is.
+    pub(crate) fn mtu_text(&self) -> String {
+        match &self.learned {
+            Some(Learned { path_mtu, seconds_left }) => {
+                format!("{} (ICMP: path takes {path_mtu}, for {seconds_left} s)", self.mtu)
+            }
+            None => self.mtu.to_string(),
+        }
+    }
+}
+
+/// What ICMP said of a path.
+#[derive(Debug, Serialize)]
+pub(crate) struct Learned {
+    /// Of the outer packets, octets.
+    pub(crate) path_mtu: u32,
+    /// How long it is believed.
+    pub(crate) seconds_left: u64,
+}
+
+impl Learned {
+    fn new(limit: PathLimit, now_ns: u64) -> Option<Self> {
+        let left = limit.until_ns.checked_sub(now_ns).filter(|_| limit.mtu != 0)?;
+        Some(Self { path_mtu: limit.mtu, seconds_left: Duration::from_nanos(left).as_secs() })
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -204,6 +234,7 @@ pub(crate) fn networks(tables: &Tables, vni: Option<u32>) -> anyhow::Result<Vec<
 
 /// Every peer, in the order of its id; with `vni`, only members.
 pub(crate) fn peers(tables: &Tables, vni: Option<u32>) -> anyhow::Result<Vec<PeerRow>> {
+    let now = coarse_now_ns()?;
     each_peer(tables, vni)?
         .into_iter()
         .map(|(id, address, peer)| {
@@ -224,6 +255,7 @@ pub(crate) fn peers(tables: &Tables, vni: Option<u32>) -> anyhow::Result<Vec<Pee
                     }
                 }),
                 mtu: next_hop.mtu,
+                learned: Learned::new(peer.limit, now),
                 sent_frames: counter.sent.frames,
                 sent_octets: counter.sent.octets,
                 received_frames: counter.received.frames,
@@ -402,7 +434,7 @@ pub(crate) fn peers_table(rows: &[PeerRow]) -> String {
             it.address.clone(),
             it.kind.into(),
             next_hop,
-            it.mtu.to_string(),
+            it.mtu_text(),
             it.sent_frames.to_string(),
             it.sent_octets.to_string(),
             it.received_frames.to_string(),

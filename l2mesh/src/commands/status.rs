@@ -62,6 +62,9 @@ impl Status {
                             | Verdict::StaticElsewhere
                             | Verdict::CopyFailed
                             | Verdict::NoMetadata
+                            | Verdict::CopyTooBig
+                            | Verdict::PathMtuLowered
+                            | Verdict::PathMtuRefused
                     );
                     verdict.label() == row.verdict
                         && (is_news || verdict.fate() == Fate::Dropped && *verdict != Verdict::SelfTest)
@@ -104,13 +107,14 @@ impl std::fmt::Display for Status {
                 it.peer.kind.into(),
                 it.path.into(),
                 state.into(),
+                it.peer.mtu_text(),
                 it.peer.sent_frames.to_string(),
                 it.peer.received_frames.to_string(),
             ]
         });
-        let header = ["peer", "address", "kind", "path", "state", "sent", "received"];
+        let header = ["peer", "address", "kind", "path", "state", "mtu", "sent", "received"];
         write!(f, "\n{}", networks_table(&self.networks))?;
-        write!(f, "\n{}", table("peers", &header, &cells.collect::<Vec<_>>(), &[5, 6]))?;
+        write!(f, "\n{}", table("peers", &header, &cells.collect::<Vec<_>>(), &[5, 6, 7]))?;
         if !self.notable.is_empty() {
             let cells = self.notable.iter().map(|it| vec![it.verdict.into(), it.frames.to_string(), it.meaning.into()]);
             write!(

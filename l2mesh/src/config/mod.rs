@@ -235,8 +235,8 @@ pub(crate) struct Network {
     pub macs: Vec<(MacAddr, usize)>,
     /// True if 01:80:c2:00:00:00 to :0f are carried.
     pub link_local: bool,
-    /// True if the MSS of TCP connections is cut down to the MTU.
-    pub mss_clamp: bool,
+    /// True if the MSS of TCP connections is lowered to what the path takes; `None` leaves it to what the interface is.
+    pub mss_clamp: Option<bool>,
     /// DSCP of the outer header; `None` is zero.
     pub tos: Option<Tos>,
     /// True if ARP and neighbour solicitations are answered on behalf of others.

@@ -74,7 +74,7 @@ fn network(
         mtu,
         macs,
         link_local: raw.link_local.unwrap_or(false),
-        mss_clamp: raw.mss_clamp.unwrap_or(false),
+        mss_clamp: raw.mss_clamp,
         tos,
         neighbour_suppression: raw.neighbour_suppression.unwrap_or(false),
         storm_limit,

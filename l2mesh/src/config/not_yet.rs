@@ -60,9 +60,6 @@ fn of_network(network: &Network) -> Vec<NotYet> {
         );
         list.push(refuse(text));
     }
-    if network.mss_clamp {
-        list.push(refuse(format!("network {name:?}: mss-clamp: this version does not touch the MSS")));
-    }
     if network.neighbour_suppression {
         let text = format!("network {name:?}: neighbour-suppression: this version floods ARP and neighbour discovery");
         list.push(warn(text));

@@ -63,6 +63,8 @@ pub(crate) struct Pair {
     pub(crate) overlay: Option<Link>,
     /// Its MAC address as last seen.
     pub(crate) mac: MacAddr,
+    /// It was a port of a bridge when it was last looked at.
+    pub(crate) is_bridge_port: bool,
 }
 
 /// Which devices an earlier attach had, as its tables say.
@@ -120,7 +122,7 @@ async fn ensure_networks(
         let mut pair = if let Some(&(vni, hidden, mac)) = before {
             let overlay = ends.into_iter().find(|end| end.index != hidden).cloned();
             let mac = overlay.as_ref().and_then(|link| link.mac).unwrap_or(mac);
-            Pair { vni, hidden, overlay, mac }
+            Pair { vni, hidden, overlay, mac, is_bridge_port: false }
         } else {
             for end in ends {
                 netlink.delete(end.index).await?;
@@ -178,6 +180,7 @@ async fn make(netlink: &Netlink, view: &View, network: &NetworkView) -> anyhow::
         hidden: links.hidden.index,
         mac: links.overlay.mac.unwrap_or(network.mac),
         overlay: Some(links.overlay),
+        is_bridge_port: false,
     })
 }
 

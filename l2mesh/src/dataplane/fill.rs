@@ -1,7 +1,7 @@
 //! The tables, made to say what the configuration says.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -10,7 +10,8 @@ use bytemuck::Zeroable as _;
 use l2mesh_common::{
     path::{DIRECT, MAX_PATHS},
     tables::{
-        Fact, FdbEntry, FdbKey, FloodList, Label, LabelKey, Network, NextHop, Peer, PeerId, Port, Settings, VtepAddress,
+        Fact, FdbEntry, FdbKey, FloodList, Label, LabelKey, Network, NextHop, Peer, PeerId, Port, Settings,
+        VtepAddress, Way,
     },
     wire::Ipv4Octets,
 };
@@ -30,13 +31,8 @@ const VETH_EXTRA: u32 = 14 + 4;
 pub(crate) fn fill(tables: &mut Tables, view: &View, devices: &Devices) -> anyhow::Result<()> {
     write_settings(tables, view, devices)?;
     let others = write_peers(tables, view)?;
-    reconcile(
-        &mut tables.flood,
-        view.networks.iter().map(|network| {
-            let members = network.members.iter().filter_map(|&id| view.peers.iter().find(|peer| peer.id == id));
-            (network.vni, FloodList::new(&members.map(|peer| (peer.id, peer.way)).collect::<Vec<_>>()))
-        }),
-    )?;
+    let paths = paths(tables, view)?;
+    reconcile(&mut tables.flood, view.networks.iter().map(|it| (it.vni, flood_list(&paths, it))))?;
     let networks: Vec<_> = view
         .networks
         .iter()
@@ -46,12 +42,28 @@ pub(crate) fn fill(tables: &mut Tables, view: &View, devices: &Devices) -> anyho
     reconcile(&mut tables.networks, networks)?;
     // Shortcuts are for the agent to open, once it has looked.
     let ports = view.networks.iter().zip(&devices.networks).flat_map(|(network, pair)| {
-        let port = port_value(network);
+        let port = port_value(network, pair);
         [Some((pair.hidden, port)), pair.overlay.as_ref().map(|overlay| (overlay.index, port))]
     });
     reconcile(&mut tables.ports, ports.flatten())?;
     write_fdb(tables, view, &others)?;
     write_labels(tables, view)
+}
+
+/// How each peer is reached, and what of an inner packet its path takes: 0 while that is not known.
+pub(crate) type Paths = BTreeMap<PeerId, (Way, u32)>;
+
+/// The paths to all peers, as the tables have them.
+pub(crate) fn paths(tables: &Tables, view: &View) -> anyhow::Result<Paths> {
+    view.peers.iter().map(|peer| Ok((peer.id, (peer.way, tables.peers.get(&peer.id, 0)?.current().mtu)))).collect()
+}
+
+/// Who gets what is flooded in a network, and what fits the paths to all of them.
+pub(crate) fn flood_list(paths: &Paths, network: &NetworkView) -> FloodList {
+    let members = network.members.iter().filter_map(|&id| Some((id, *paths.get(&id)?)));
+    let list = FloodList::new(&members.clone().map(|(id, (way, _))| (id, way)).collect::<Vec<_>>());
+    let least = members.map(|(_, (_, mtu))| mtu).filter(|&mtu| mtu != 0).min().unwrap_or(0);
+    FloodList { mtu: u16::try_from(least).unwrap_or(u16::MAX), ..list }
 }
 
 /// A network's entry.
@@ -60,7 +72,7 @@ pub(crate) fn network_value(network: &NetworkView, pair: &Pair) -> Network {
         port_ifindex: pair.hidden,
         overlay_ifindex: pair.overlay.as_ref().map_or(0, |overlay| overlay.index),
         max_frame: pair.overlay.as_ref().map_or(network.mtu, |overlay| overlay.mtu) + VETH_EXTRA,
-        flags: flags(network),
+        flags: flags(network, pair),
         mac: pair.mac,
         storm_limit: network.storm_limit,
         macs_per_peer: network.macs_per_peer,
@@ -73,19 +85,19 @@ pub(crate) fn network_value(network: &NetworkView, pair: &Pair) -> Network {
 }
 
 /// What a network's interfaces have in common; the shortcut is for the agent to open.
-pub(crate) fn port_value(network: &NetworkView) -> Port {
+pub(crate) fn port_value(network: &NetworkView, pair: &Pair) -> Port {
     let tos = match network.tos {
         None => 0,
         Some(Tos::Fixed(tos)) => u32::from(tos),
         Some(Tos::Inherit) => Port::INHERIT_TOS,
     };
-    Port { vni: network.vni, flags: flags(network), netns_cookie: 0, tos, storm_limit: network.storm_limit }
+    Port { vni: network.vni, flags: flags(network, pair), netns_cookie: 0, tos, storm_limit: network.storm_limit }
 }
 
-fn flags(network: &NetworkView) -> u32 {
+fn flags(network: &NetworkView, pair: &Pair) -> u32 {
     [
         (network.link_local, Network::CARRY_LINK_LOCAL),
-        (network.mss_clamp, Network::CLAMP_MSS),
+        (network.mss_clamp.unwrap_or(pair.is_bridge_port), Network::CLAMP_MSS),
         (network.suppress, Network::SUPPRESS),
     ]
     .iter()

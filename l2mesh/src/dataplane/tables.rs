@@ -98,6 +98,15 @@ impl Tables {
         Ok(values.iter().fold(Counter::default(), |sum, value| add(sum, *value)))
     }
 
+    /// Counts something that only the agent sees: no program counts under the same verdict.
+    pub(crate) fn count(&mut self, verdict: Verdict) -> anyhow::Result<()> {
+        let mut values = self.counters.get(&verdict.number(), 0).context("cannot read COUNTERS")?.to_vec();
+        if let Some(first) = values.first_mut() {
+            first.frames += 1;
+        }
+        self.counters.set(verdict.number(), PerCpuValues::try_from(values)?, 0).context("cannot write COUNTERS")
+    }
+
     /// Traffic with a peer over all CPUs.
     pub(crate) fn peer_counter(&self, peer: PeerId) -> anyhow::Result<PeerCounter> {
         let values = self.peer_counters.get(&peer, 0).context("cannot read PEER_COUNTERS")?;

@@ -90,8 +90,8 @@ pub(crate) struct NetworkView {
     pub(crate) link_local: bool,
     /// DSCP of the outer header.
     pub(crate) tos: Option<Tos>,
-    /// Lower the MSS of TCP connections.
-    pub(crate) mss_clamp: bool,
+    /// Lower the MSS of TCP connections; unless the configuration says, if the overlay interface is a port of a bridge.
+    pub(crate) mss_clamp: Option<bool>,
     /// Answer ARP and neighbour solicitations.
     pub(crate) suppress: bool,
     /// Frames flooded per second, 0 without limit.

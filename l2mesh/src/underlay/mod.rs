@@ -5,6 +5,7 @@
 
 pub(crate) mod belongings;
 pub(crate) mod change;
+pub(crate) mod complaints;
 pub(crate) mod create;
 pub(crate) mod error;
 pub(crate) mod fdb;

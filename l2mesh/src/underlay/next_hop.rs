@@ -19,8 +19,15 @@ pub(crate) struct NextHop {
     pub source_ip: IpAddr,
     /// MTU of the device, octets.
     pub mtu: u32,
-    /// MTU of the route, octets, where it has one of its own (configured or learned).
+    /// MTU of the route, octets, where it has one of its own.
     pub route_mtu: Option<u32>,
+}
+
+impl NextHop {
+    /// Octets of a packet that this way takes, as far as this host knows.
+    pub(crate) fn underlay_mtu(&self) -> u32 {
+        self.route_mtu.map_or(self.mtu, |mtu| mtu.min(self.mtu))
+    }
 }
 
 /// Why a peer cannot be sent to now. All of them may pass.
@@ -114,13 +121,15 @@ pub(crate) async fn next_hop(
     let Some(source_ip) = route.preferred_source else {
         return Ok(Err(NoNextHop::NoSource { oif }));
     };
+    // What the kernel has learned from ICMP matters where it sends itself: more it would not send.
+    let learned = route.learned_mtu.filter(|_| writer == Writer::Kernel);
     let found = |[source_mac, destination_mac]: [MacAddr; 2]| NextHop {
         oif,
         source_mac,
         destination_mac,
         source_ip,
         mtu: link.mtu,
-        route_mtu: route.mtu,
+        route_mtu: route.mtu.into_iter().chain(learned).min(),
     };
     if writer == Writer::Kernel {
         return Ok(Ok(found([MacAddr::ZERO; 2])));

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use nix::errno::Errno;
 use rtnetlink::packet_route::{
     RouteNetlinkMessage,
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia},
+    route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteType, RouteVia},
 };
 
 use super::{Error, Netlink, change::family};
@@ -19,9 +19,10 @@ pub(crate) struct Route {
     pub gateway: Option<IpAddr>,
     /// The source the kernel would take: the one asked for, if one was.
     pub preferred_source: Option<IpAddr>,
-    /// MTU of the route, octets, where it differs from the device's: configured or learned from
-    /// ICMP.
+    /// MTU of the route, octets, where one is configured.
     pub mtu: Option<u32>,
+    /// MTU that the kernel has learned from ICMP and believes for a time, octets.
+    pub learned_mtu: Option<u32>,
     /// The destination is an address of this host.
     pub local: bool,
 }
@@ -45,13 +46,41 @@ impl Netlink {
             message.attributes.push(RouteAttribute::Source(source.into()));
         }
         let doing = format!("look up the route to {destination}");
-        match self.get(&doing, RouteNetlinkMessage::GetRoute(message)).await? {
-            Ok(Some(RouteNetlinkMessage::NewRoute(route))) => Ok(parse(route, source)),
+        match self.get(&doing, RouteNetlinkMessage::GetRoute(message.clone())).await? {
+            Ok(Some(RouteNetlinkMessage::NewRoute(route))) => match parse(route, source) {
+                // Then what is configured does not stand there.
+                Some(route) if route.learned_mtu.is_some() => {
+                    let mtu = self.configured_mtu(&doing, message).await?;
+                    Ok(Some(Route { mtu, ..route }))
+                }
+                route => Ok(route),
+            },
             // In turn: no route, or none from that source; unreachable; prohibit; blackhole.
             Ok(_) | Err(Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES | Errno::EINVAL) => Ok(None),
             Err(errno) => Err(Error::new(doing, errno)),
         }
     }
+
+    /// The MTU in the routing table, without what was learned.
+    async fn configured_mtu(&self, doing: &str, mut message: RouteMessage) -> Result<Option<u32>, Error> {
+        message.header.flags |= RouteFlags::FibMatch;
+        let Ok(Some(RouteNetlinkMessage::NewRoute(route))) =
+            self.get(doing, RouteNetlinkMessage::GetRoute(message)).await?
+        else {
+            return Ok(None);
+        };
+        Ok(route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Metrics(metrics) => mtu_metric(metrics),
+            _ => None,
+        }))
+    }
+}
+
+fn mtu_metric(metrics: &[RouteMetric]) -> Option<u32> {
+    metrics.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
+        _ => None,
+    })
 }
 
 fn parse(message: RouteMessage, source: Option<IpAddr>) -> Option<Route> {
@@ -61,7 +90,8 @@ fn parse(message: RouteMessage, source: Option<IpAddr>) -> Option<Route> {
         _ => return None,
     };
     let mut oif = None;
-    let mut route = Route { oif: 0, gateway: None, preferred_source: source, mtu: None, local };
+    let mut expires = false;
+    let mut route = Route { oif: 0, gateway: None, preferred_source: source, mtu: None, learned_mtu: None, local };
     for attribute in message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => oif = Some(index),
@@ -70,13 +100,14 @@ fn parse(message: RouteMessage, source: Option<IpAddr>) -> Option<Route> {
             RouteAttribute::Via(RouteVia::Inet6(gateway)) => route.gateway = Some(gateway.into()),
             RouteAttribute::PrefSource(address_) if source.is_none() => route.preferred_source = address(&address_),
             RouteAttribute::Metrics(metrics) => {
-                route.mtu = metrics.into_iter().find_map(|metric| match metric {
-                    RouteMetric::Mtu(mtu) if mtu > 0 => Some(mtu),
-                    _ => None,
-                });
+                route.mtu = mtu_metric(&metrics);
             }
+            RouteAttribute::CacheInfo(info) => expires = info.expires != 0,
             _ => {}
         }
+    }
+    if expires {
+        route.learned_mtu = route.mtu.take();
     }
     Some(Route { oif: oif?, ..route })
 }
@@ -126,7 +157,14 @@ mod tests {
             a.ip(&format!("route {route}"));
         }
         let found = |gateway: Option<&str>, source: &str, mtu| {
-            Some(Route { oif: va, gateway: gateway.map(ip), preferred_source: Some(ip(source)), mtu, local: false })
+            Some(Route {
+                oif: va,
+                gateway: gateway.map(ip),
+                preferred_source: Some(ip(source)),
+                mtu,
+                learned_mtu: None,
+                local: false,
+            })
         };
         a.block_on(async || {
             let netlink = Netlink::open().expect("a socket");

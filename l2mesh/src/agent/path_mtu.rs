@@ -1,0 +1,123 @@
+//! What the paths to the peers take: less than their first link where a router said so, until that is forgotten. And what
+//! follows for what is flooded: it has to fit every path.
+//!
+//! A limit stands in the peer's entry of `PEERS`, not here: it outlives the agent, and whoever looks can see it.
+//! The kernel hears the same messages and keeps exceptions to its routes. Those are not followed: it believes
+//! whoever quotes as little as a ping (`icmp_err` in net/ipv4/icmp.c).
+
+use anyhow::Context as _;
+use l2mesh_common::{
+    path_mtu::{Complaint, Limit, Refusal, believe},
+    tables::{PathLimit, PeerId},
+    verdict::Verdict,
+};
+
+use super::{Agent, coarse_now_ns};
+use crate::{
+    dataplane::{
+        fill::{flood_list, paths},
+        view::PeerView,
+    },
+    underlay::complaints::Heard,
+};
+
+impl Agent {
+    /// Believes or refuses what somebody said.
+    pub(super) fn hear(&mut self, heard: &Heard) -> anyhow::Result<()> {
+        let now_ns = coarse_now_ns()?;
+        let from = heard.from;
+        let outcome = match heard.said {
+            Ok(complaint) => self.judge(&complaint, now_ns)?,
+            Err(refusal) => Err(refusal),
+        };
+        match outcome {
+            Ok((id, limit)) => {
+                let inner = self.limit(id, limit)?;
+                log::warn!(
+                    "{}: the path takes {} octets, says {from}: frames carry {inner} for the next ten minutes",
+                    self.name(id),
+                    limit.mtu
+                );
+                self.tables.count(Verdict::PathMtuLowered)
+            }
+            Err(refusal) if refusal.is_counted() => {
+                log::debug!("{from} said that a packet was too big: {refusal}");
+                self.tables.count(Verdict::PathMtuRefused)
+            }
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// About which peer it is, and what is believed from now on. The outer error is that of the tables.
+    fn judge(&self, complaint: &Complaint, now_ns: u64) -> anyhow::Result<Result<(PeerId, Limit), Refusal>> {
+        let Some(peer) = self.view.peers.iter().find(|peer| self.is_ours_to(complaint, peer)) else {
+            return Ok(Err(Refusal::NotOurs));
+        };
+        let Some(&link) = self.links.get(&peer.id) else { return Ok(Err(Refusal::NotOurs)) };
+        let before = limit_of(&self.tables.peers.get(&peer.id, 0)?.limit);
+        Ok(believe(complaint.mtu, link, before, peer.overhead(), now_ns).map(|limit| (peer.id, limit)))
+    }
+
+    /// True if the packet that did not fit can have been one of ours to this peer. Behind 1:1 NAT the quote may have our
+    /// address as the others know it.
+    fn is_ours_to(&self, complaint: &Complaint, peer: &PeerView) -> bool {
+        let Complaint { source, destination, port, vni, .. } = *complaint;
+        let in_network = self.view.networks.iter().any(|it| it.vni == vni && it.members.contains(&peer.id));
+        let is_source = self.view.source_towards(peer) == Some(source) || self.source.written.contains(&source);
+        destination == peer.address && port == self.view.port && in_network && is_source
+    }
+
+    /// Puts a limit in force. Returns what is left for inner packets.
+    fn limit(&mut self, id: PeerId, limit: Limit) -> anyhow::Result<u32> {
+        let mut peer = self.tables.peers.get(&id, 0)?;
+        peer.limit = PathLimit { mtu: limit.mtu, reserved: 0, until_ns: limit.until_ns };
+        self.tables.peers.set(id, peer, 0).context("cannot write PEERS")?;
+        let mut next_hop = *peer.current();
+        next_hop.mtu = next_hop.mtu.min(limit.mtu.saturating_sub(self.overhead(id)));
+        self.tables.set_next_hop(id, next_hop)?;
+        self.follow_paths()?;
+        Ok(next_hop.mtu)
+    }
+
+    /// What the path to a peer takes whose first link takes `link` octets. A limit whose time is over is taken off.
+    pub(super) fn path_mtu(&mut self, id: PeerId, link: u32) -> anyhow::Result<u32> {
+        self.links.insert(id, link);
+        let mut peer = self.tables.peers.get(&id, 0)?;
+        let Some(limit) = limit_of(&peer.limit) else { return Ok(link) };
+        if limit.holds(coarse_now_ns()?) {
+            return Ok(link.min(limit.mtu));
+        }
+        peer.limit = PathLimit::default();
+        self.tables.peers.set(id, peer, 0).context("cannot write PEERS")?;
+        log::info!(
+            "{}: the path is tried with {link} octets again, after {} for ten minutes",
+            self.name(id),
+            limit.mtu
+        );
+        Ok(link)
+    }
+
+    fn overhead(&self, id: PeerId) -> u32 {
+        self.view.peers.iter().find(|peer| peer.id == id).map_or(0, PeerView::overhead)
+    }
+
+    /// Says to each network what fits every path, if a path has changed.
+    pub(super) fn follow_paths(&mut self) -> anyhow::Result<()> {
+        let paths = paths(&self.tables, &self.view)?;
+        if self.paths == paths {
+            return Ok(());
+        }
+        for network in &self.view.networks {
+            let list = flood_list(&paths, network);
+            if !self.tables.flood.get(&network.vni, 0).is_ok_and(|found| found == list) {
+                self.tables.flood.insert(network.vni, list, 0).context("cannot write FLOOD")?;
+            }
+        }
+        self.paths = paths;
+        Ok(())
+    }
+}
+
+fn limit_of(limit: &PathLimit) -> Option<Limit> {
+    (limit.mtu != 0).then_some(Limit { mtu: limit.mtu, until_ns: limit.until_ns })
+}

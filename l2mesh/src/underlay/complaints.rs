@@ -1,0 +1,153 @@
+//! What routers say about packets of this host: the raw sockets on which "too big" arrives, and nothing else.
+//!
+//! They hear what the host's firewall lets in, in the network namespace of the thread that opened them.
+
+use std::{
+    net::{IpAddr, UdpSocket as StdSocket},
+    os::fd::AsRawFd as _,
+};
+
+use l2mesh_common::{
+    path_mtu::{Complaint, Refusal, complaint_v4, complaint_v6},
+    wire::icmp::{FRAGMENTATION_NEEDED, PACKET_TOO_BIG},
+};
+use nix::{
+    errno::Errno,
+    sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket},
+};
+use tokio::net::UdpSocket;
+
+use super::{Error, errno_of};
+
+/// More of a message than matters: the headers stand at the beginning of what it quotes.
+const ROOM: usize = 2048;
+// linux/icmp.h and linux/icmpv6.h, which have one number for their filters.
+const SOL_RAW: libc::c_int = 255;
+const FILTER: libc::c_int = 1;
+
+/// The sockets; one that the kernel does not give is missing.
+#[derive(Debug)]
+pub(crate) struct Complaints {
+    v4: Option<UdpSocket>,
+    v6: Option<UdpSocket>,
+}
+
+/// One message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Heard {
+    /// Who sent it.
+    pub from: IpAddr,
+    /// What it says.
+    pub said: Result<Complaint, Refusal>,
+}
+
+impl Complaints {
+    /// Opens what the kernel gives. Second is why it gave less.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O.
+    pub(crate) fn open() -> (Self, Option<Error>) {
+        // A bit for each type that is kept away.
+        let v4 = [!(1 << FRAGMENTATION_NEEDED.0)];
+        let mut v6 = [u32::MAX; 8];
+        v6[0] &= !(1 << PACKET_TOO_BIG.0);
+        let v4 = open(AddressFamily::Inet, SockProtocol::Icmp, SOL_RAW, &v4);
+        let v6 = open(AddressFamily::Inet6, SockProtocol::IcmpV6, libc::IPPROTO_ICMPV6, &v6);
+        let refused = v4.as_ref().err().or(v6.as_ref().err());
+        let reason = refused.map(|&errno| Error::new("open a raw ICMP socket", errno));
+        (Self { v4: v4.ok(), v6: v6.ok() }, reason)
+    }
+
+    /// Waits for the next message.
+    pub(crate) async fn next(&self) -> Heard {
+        let (mut v4, mut v6) = ([0; ROOM], [0; ROOM]);
+        loop {
+            let heard = tokio::select! {
+                (from, octets) = receive(self.v4.as_ref(), &mut v4) => Heard { from, said: complaint_v4(octets) },
+                (from, octets) = receive(self.v6.as_ref(), &mut v6) => Heard { from, said: complaint_v6(octets) },
+            };
+            // Nobody needs to be woken for ports that are closed.
+            if heard.said != Err(Refusal::OtherMatter) {
+                return heard;
+            }
+        }
+    }
+}
+
+/// What cannot be received is passed over: the next packet will bring another.
+async fn receive<'a>(socket: Option<&UdpSocket>, room: &'a mut [u8]) -> (IpAddr, &'a [u8]) {
+    let Some(socket) = socket else { return std::future::pending().await };
+    loop {
+        // Not a datagram of UDP: it is what the kernel calls it too that matters, one message with its sender's address.
+        if let Ok((octets, from)) = socket.recv_from(room).await {
+            return (from.ip(), &room[..octets]);
+        }
+    }
+}
+
+fn open(family: AddressFamily, protocol: SockProtocol, level: libc::c_int, filter: &[u32]) -> Result<UdpSocket, Errno> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(family, SockType::Raw, flags, protocol)?;
+    let octets = libc::socklen_t::try_from(size_of_val(filter)).map_err(|_| Errno::EINVAL)?;
+    #[expect(unsafe_code, reason = "nix has no wrapper for these socket options")]
+    // SAFETY: `filter` is as long as said.
+    let outcome = unsafe { libc::setsockopt(socket.as_raw_fd(), level, FILTER, filter.as_ptr().cast(), octets) };
+    Errno::result(outcome)?;
+    UdpSocket::from_std(StdSocket::from(socket)).map_err(|error| errno_of(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{
+        super::testing::{eventually, two_hosts},
+        *,
+    };
+
+    /// Types that are not asked for stay away; this one is the kernel's own answer to a datagram that is longer than it can
+    /// be sent on.
+    #[test]
+    fn only_what_is_too_big_is_heard() {
+        let (a, b) = two_hosts();
+        for (host, commands) in [
+            (&b, &["link add out type veth peer name far", "link set out mtu 1280 up", "link set far up"][..]),
+            (
+                &b,
+                &[
+                    "addr add 10.77.0.1/24 dev out",
+                    "addr add fd77::1/64 dev out nodad",
+                    "neigh add 10.77.0.2 lladdr 02:00:00:00:00:77 dev out",
+                    "neigh add fd77::2 lladdr 02:00:00:00:00:77 dev out",
+                ],
+            ),
+            (&a, &["route add 10.77.0.0/24 via 10.9.0.2", "route add fd77::/64 via fd99::2"]),
+        ] {
+            for command in commands {
+                host.ip(command);
+            }
+        }
+        b.command("sysctl", "-qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+        a.block_on(async || {
+            let (complaints, refused) = Complaints::open();
+            assert!(refused.is_none(), "{refused:?}");
+            for (own, router, far) in
+                [("0.0.0.0:0", "10.9.0.2", "10.77.0.2:4789"), ("[::]:0", "fd99::2", "[fd77::2]:4789")]
+            {
+                let socket = StdSocket::bind(own).expect("a socket");
+                let router: IpAddr = router.parse().expect("an address");
+                let vxlan = [&[8, 0, 0, 0, 0, 0, 16, 0][..], &[0; 1400]].concat();
+                // Not at once: the link may still come up.
+                let heard = eventually("hear the router", async || {
+                    // Nobody listens there: port unreachable.
+                    socket.send_to(b"?", (router, 9)).expect("sent");
+                    drop(socket.send_to(&vxlan, far));
+                    tokio::time::timeout(Duration::from_millis(100), complaints.next()).await.ok()
+                })
+                .await;
+                let complaint = heard.said.expect("about VXLAN");
+                assert_eq!((heard.from, complaint.mtu, complaint.port, complaint.vni), (router, 1280, 4789, 16));
+            }
+        });
+    }
+}
