@@ -19,7 +19,7 @@ use l2mesh_common::{
         FloodList, Label, LabelKey, MAX_NETWORKS, MemberKey, MemberMacs, Meta, Network, PEER_SLOTS, Peer, PeerCounter,
         PeerId, Port, STAYS_SLOTS, Settings, VtepAddress,
     },
-    too_big::BUCKETS,
+    too_big,
     verdict::Verdict,
 };
 
@@ -68,7 +68,7 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
 static CALLS: ProgramArray = ProgramArray::with_max_entries(CALL_SLOTS, 0);
 /// When the buckets of the answers to what is too big are full again. Nobody else looks, so it is not pinned; as the next one.
 #[map]
-static ANSWERS: Array<u64> = Array::with_max_entries(BUCKETS, 0);
+static ANSWERS: Array<u64> = Array::with_max_entries(too_big::BUCKETS, 0);
 /// What is too long for the stack.
 #[map]
 static QUOTE: PerCpuArray<Quote> = PerCpuArray::with_max_entries(1, 0);
