@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use l2mesh_tests::{
-    Family, File, Frame, Host, Lab, MacAddr, Segment, Tap, VxlanOptions, Wiring, taps, traffic, transfer, wait_for,
+    Family, File, Frame, Host, Lab, MacAddr, Segment, Tap, VirtioSender, VxlanOptions, Wiring, taps, traffic, transfer,
+    wait_for,
 };
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -191,7 +192,7 @@ fn every_frame_arrives(taps: &mut [Tap], hosts: &[Host]) {
     }
 }
 
-/// Frames of every kind, with every stack of tags.
+/// Frames of every kind, with every stack of tags, and of an unknown type with every short length.
 fn kinds(to: MacAddr, from: MacAddr) -> Vec<Frame> {
     let [near, far] = [8, 9].map(|place| (Segment::v4(place), Segment::v6(place)));
     let v4 = [near, far].map(|(address, _)| SocketAddr::from((address, 7)));
@@ -227,6 +228,75 @@ fn kinds(to: MacAddr, from: MacAddr) -> Vec<Frame> {
             frame.tagged(0).tagged(7),
         ]
     });
-    // The kernel receives no tagged frame of less than 20 octets (`skb_vlan_untag`).
-    [Frame::unknown(to, from, b"")].into_iter().chain(plain.iter().cloned()).chain(tagged).collect()
+    // Tagged ones of less than 20 octets the kernel itself does not receive (`skb_vlan_untag`).
+    let short = (0..=60_u8).map(|length| Frame::unknown(to, from, &(1..=length).collect::<Vec<_>>()));
+    short.chain(plain.iter().cloned()).chain(tagged).collect()
+}
+
+/// What a card leaves in pieces, however little of it is in the first, is read as if it were in one: encapsulated,
+/// decapsulated, marked, and sorted by protocol.
+#[test]
+fn frames_in_pieces() {
+    const LONG: usize = 5000;
+    for (family, mode) in [(Family::V4, "tc"), (Family::V6, "tc"), (Family::V4, "xdp"), (Family::V6, "xdp")] {
+        let lab = Lab::new("pieces");
+        let hosts = lab.switch(["a", "b"], &Wiring { mtu: 9000, ..Wiring::over(family) });
+        let args = ["--mode", mode];
+        let segment = Segment {
+            nodes: &hosts,
+            plain: &[],
+            args: &args,
+            file: Some(File { underlay: "", network: "mtu = 8900" }),
+        };
+        let _agents = segment.up(&lab);
+        let mut tap = Tap::open(&hosts[1], "l2m0");
+        let (inside, outside) = (VirtioSender::open(&hosts[0], "l2m0"), VirtioSender::open(&hosts[0], "eth0"));
+        let [v4, v6] = [
+            [8, 9].map(|place| SocketAddr::from((Segment::v4(place), 7))),
+            [8, 9].map(|place| SocketAddr::from((Segment::v6(place), 7))),
+        ];
+        let source = MacAddr([2, 0, 0, 0, 0, 8]);
+        let (mut number, mut unmarkable) = (0_u32, 0);
+        let mut next = || {
+            number += 1;
+            [&number.to_be_bytes()[..], &[7; LONG]].concat()
+        };
+        for head in [14, 34, 42, 54, 58, 62, 64, 84, 98, 104, 123, 128] {
+            for [from, to] in [v4, v6] {
+                let what = format!("{head} of {mode} {family:?} {from}");
+                let frames = [
+                    Frame::udp(NOBODY, source, from, to, &next()),
+                    Frame::tcp(NOBODY, source, from, to, &next()),
+                    Frame::unknown(NOBODY, source, &next()),
+                    Frame::udp(NOBODY, source, from, to, &next()).tagged(5),
+                    Frame::tcp(NOBODY, source, from, to, &next()).tagged(5),
+                    Frame::udp(NOBODY, source, from, to, &next()).tagged(5).tagged_as(QINQ, 6),
+                ];
+                for frame in &frames {
+                    inside.send_in_parts(frame, head);
+                    tap.wait_frame(&format!("sent in pieces, {what}"), LIMIT, |received| received == frame);
+                }
+                for frame in &frames {
+                    outside.send_in_parts(&wrapped(&hosts, 0, frame), head);
+                    tap.wait_frame(&format!("received in pieces, {what}"), LIMIT, |received| received == frame);
+                }
+                // Marked on the way: inside it becomes a mark, where it can be one.
+                let capable = Frame::udp(NOBODY, source, from, to, &next()).with_tos(0xb8 | 2);
+                outside.send_in_parts(&wrapped(&hosts, 3, &capable), head);
+                let marked = capable.with_tos(0xb8 | 3);
+                tap.wait_frame(&format!("marked in pieces, {what}"), LIMIT, |received| *received == marked);
+                outside.send_in_parts(&wrapped(&hosts, 3, &frames[0]), head);
+                unmarkable += 1;
+            }
+        }
+        hosts[1].wait_counter("ce-not-ect", unmarkable);
+        lab.assert_no_xdp_errors(&hosts);
+    }
+}
+
+/// As the first host sends it to the second.
+fn wrapped(hosts: &[Host; 2], tos: u8, inner: &Frame) -> Frame {
+    let vxlan = [&[8, 0, 0, 0, 0, 0, 16, 0], inner.octets()].concat();
+    let [near, far] = [(&hosts[0], 50_000), (&hosts[1], 4789)].map(|(host, port)| SocketAddr::new(host.vtep(), port));
+    Frame::udp(hosts[1].mac("eth0"), hosts[0].mac("eth0"), near, far, &vxlan).with_tos(tos)
 }

@@ -67,7 +67,9 @@ async fn try_identity(
         None if addresses.is_empty() => return Ok(Err(format!("{} has no address yet", link.name))),
         // An IPv6 address becomes one a second after it was given, when nobody else has claimed it.
         Some(local) if !netlink.route_to(local, None).await?.is_some_and(|route| route.local) => {
-            return Ok(Err(format!("--local: {local} is not an address of this host (yet): give one, or leave it out")));
+            return Ok(Err(format!(
+                "--local: {local} is not an address of this host (yet): give one, or leave it out"
+            )));
         }
         _ => {}
     }
