@@ -4,7 +4,7 @@ use crate::{
     freeze::Stays,
     tables::{
         Bucket, BucketKey, Counter, Event, FdbEntry, FdbKey, FloodList, Label, LabelKey, MemberKey, MemberMacs, Meta,
-        Metadata, Network, NextHop, PathLimit, Peer, PeerCounter, Port, Settings, VtepAddress,
+        Metadata, Neighbour, NeighbourKey, Network, NextHop, PathLimit, Peer, PeerCounter, Port, Settings, VtepAddress,
     },
 };
 
@@ -38,6 +38,8 @@ shared! {
     MemberMacs => 16,
     Meta => 48,
     Metadata => 8,
+    Neighbour => 40,
+    NeighbourKey => 20,
     Network => 96,
     NextHop => 104,
     PathLimit => 16,

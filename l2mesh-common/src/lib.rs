@@ -19,6 +19,7 @@ pub mod fdb;
 pub mod freeze;
 pub mod layout;
 pub mod mss;
+pub mod neighbours;
 pub mod path;
 pub mod path_mtu;
 pub mod receive;

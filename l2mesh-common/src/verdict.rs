@@ -112,6 +112,15 @@ verdicts! {
     Frozen = 69, Noted, "frozen", "MAC address moved more often than move-limit: kept where it was longest for a while";
     FrozenElsewhere = 70, Noted, "frozen-elsewhere", "Received from a frozen MAC address behind another peer: delivered, not learned";
     PeerFull = 71, Noted, "peer-full", "MAC address not learned: its peer has macs-per-peer already, its frames are flooded";
+
+    NeighbourAnswered = 72, Carried, "neighbour-answered", "ARP request or neighbour solicitation answered here in the owner's place: nothing was flooded";
+    NeighbourLearned = 73, Noted, "neighbour-learned", "Heard at which MAC address an IP address is";
+    NeighbourMoved = 74, Noted, "neighbour-moved", "IP address heard at another MAC address than before";
+    NeighboursFull = 75, Noted, "neighbours-full", "Not noted at which MAC address an IP address is: the table is full, questions for it are flooded";
+    NeighbourUnknown = 76, Noted, "neighbour-unknown", "Asked for an IP address of which nothing is known: not answered here";
+    NeighbourUnsure = 77, Noted, "neighbour-unsure", "Asked for an IP address that is on our side, or of which not enough is known: not answered here";
+    NeighbourForgotten = 78, Noted, "neighbour-forgotten", "What was known of an IP address was contradicted by a frame that may not replace it";
+    AskerTold = 79, Noted, "asker-told", "Not answered here, so that all others hear who asks";
 }
 
 impl Verdict {

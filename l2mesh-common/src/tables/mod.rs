@@ -10,6 +10,7 @@
 //! | `VTEPS` | hash | [`VtepAddress`] | peer | agent |
 //! | `FLOOD` | hash | VNI | [`FloodList`] | agent |
 //! | `FDB` | hash | [`FdbKey`] | [`FdbEntry`] | kernel; agent ages and adds static ones |
+//! | `NEIGHBOURS` | hash | [`NeighbourKey`] | [`Neighbour`] | kernel; agent ages |
 //! | `COUNTERS` | per-CPU array | verdict | [`Counter`] | kernel |
 //! | `PEER_COUNTERS` | per-CPU array | peer | [`PeerCounter`] | kernel |
 //! | `LABELS` | hash | [`LabelKey`] | [`Label`] | agent, for readers that come when it is gone |
@@ -22,6 +23,7 @@
 mod fdb;
 mod labels;
 mod limits;
+mod neighbour;
 mod peer;
 
 use bytemuck::{Pod, Zeroable};
@@ -30,6 +32,7 @@ pub use self::{
     fdb::{Event, FdbEntry, FdbKey},
     labels::{Fact, Label, LabelKey},
     limits::{BUCKET_SLOTS, Bucket, BucketKey, MemberKey, MemberMacs, STAYS_SLOTS},
+    neighbour::{Neighbour, NeighbourKey},
     peer::{FloodList, NextHop, PathLimit, Peer, VtepAddress, Way},
 };
 use crate::wire::{Ipv4Octets, MacAddr};

@@ -265,6 +265,7 @@ impl Ipv6Header {
     pub const LEN: usize = 40;
 
     /// A header of `payload_length` 0, traffic class 0 and flow label 0: the source port has the entropy.
+    #[inline(always)]
     #[must_use]
     pub const fn template(next_header: Protocol, hop_limit: u8, source: Ipv6Octets, destination: Ipv6Octets) -> Self {
         Self {
@@ -320,6 +321,20 @@ impl Ipv6Header {
     #[must_use]
     pub const fn payload_length(&self) -> u16 {
         self.payload_length.get()
+    }
+
+    /// The same header before this many octets.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_payload_length(self, octets: u16) -> Self {
+        Self { payload_length: Be16::new(octets), ..self }
+    }
+
+    /// 255 in what no router has passed on.
+    #[inline(always)]
+    #[must_use]
+    pub const fn hop_limit(&self) -> u8 {
+        self.hop_limit
     }
 
     /// What stands behind this header; an extension header is not looked through.

@@ -1,0 +1,163 @@
+//! Every kind of frame, every state of the table, and what must never be answered.
+
+mod answers;
+mod properties;
+mod said;
+
+use std::{collections::HashMap, vec::Vec};
+
+use super::*;
+use crate::wire::{
+    Be16, EtherType, EthernetHeader, Ipv4Octets, Ipv6Octets,
+    arp::tests::{octets as arp_octets, parsed as arp_parsed},
+    nd::tests::{NA, NS, octets as nd_octets, parsed as nd_parsed},
+};
+
+const SECOND: u64 = 1_000_000_000;
+const PEER: PeerId = 7;
+const BROADCAST: [u8; 6] = [0xff; 6];
+/// Asks, on our side.
+const ASKER: ([u8; 6], [u8; 4]) = ([2, 0, 0, 0, 0, 1], [10, 8, 0, 1]);
+/// Behind [`PEER`].
+const OWNER: ([u8; 6], [u8; 4]) = ([2, 0, 0, 0, 0, 2], [10, 8, 0, 2]);
+const OTHER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
+const NOBODY: [u8; 4] = [0; 4];
+
+fn v6(last: u8) -> [u8; 16] {
+    [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xab, 0xcd, 0xef, last]
+}
+
+fn group(target: [u8; 16]) -> [u8; 16] {
+    [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, target[13], target[14], target[15]]
+}
+
+fn ethernet(destination: [u8; 6], source: [u8; 6]) -> EthernetHeader {
+    EthernetHeader::new(MacAddr(destination), MacAddr(source), EtherType::ARP)
+}
+
+fn an_arp(destination: [u8; 6], operation: u16, sender: ([u8; 6], [u8; 4]), target: [u8; 4]) -> Said {
+    arp(&ethernet(destination, sender.0), &arp_parsed(&arp_octets(operation, sender, ([0; 6], target))))
+}
+
+/// Source, destination, target; source MAC address; option.
+fn an_nd(kind: u8, flags: u8, addresses: [[u8; 16]; 3], source: [u8; 6], option: Option<(u8, [u8; 6])>) -> Said {
+    let (message, option) = nd_parsed(&nd_octets(kind, flags, addresses, option));
+    let destination = if addresses[1][0] == 0xff { [0x33, 0x33, 0, 0, 0, 1] } else { OTHER_MAC };
+    nd(&ethernet(destination, source), &message, option.as_ref())
+}
+
+fn solicitation(asker: ([u8; 16], [u8; 6]), target: [u8; 16]) -> Said {
+    an_nd(NS, 0, [asker.0, group(target), target], asker.1, Some((1, asker.1)))
+}
+
+fn advertisement(owner: ([u8; 16], [u8; 6]), flags: u8) -> Said {
+    an_nd(NA, flags, [owner.0, [0xff; 16], owner.0], owner.1, Some((2, owner.1)))
+}
+
+fn address4(octets: [u8; 4]) -> VtepAddress {
+    VtepAddress::v4(Ipv4Octets(octets))
+}
+
+fn address6(octets: [u8; 16]) -> VtepAddress {
+    VtepAddress::v6(Ipv6Octets(bytemuck::cast::<_, [Be16; 8]>(octets)))
+}
+
+/// Tables of a host, and a clock.
+struct Host {
+    now: u64,
+    room: usize,
+    neighbours: HashMap<VtepAddress, Neighbour>,
+    stations: HashMap<MacAddr, FdbEntry>,
+    counted: Vec<Verdict>,
+}
+
+impl Host {
+    /// [`OWNER`]'s and another's MAC addresses are behind [`PEER`].
+    fn new() -> Self {
+        let now = 1_000 * SECOND;
+        let mut host =
+            Self { now, room: 100, neighbours: HashMap::new(), stations: HashMap::new(), counted: Vec::new() };
+        host.receive_from(OWNER.0);
+        host.receive_from(OTHER_MAC);
+        host
+    }
+
+    /// Any frame from a MAC address behind the peer.
+    fn receive_from(&mut self, mac: [u8; 6]) {
+        let entry = FdbEntry { peer: PEER, flags: 0, seen_ns: self.now, ..bytemuck::Zeroable::zeroed() };
+        self.stations.insert(MacAddr(mac), entry);
+    }
+
+    /// Sends on our side.
+    fn send(&mut self, source: [u8; 6], said: Said) -> Option<Answer> {
+        self.counted.clear();
+        let to_all = !matches!(said.question, Question::Owner(_));
+        outgoing(self, MacAddr(source), &said, to_all)
+    }
+
+    fn receive(&mut self, said: Said) {
+        self.counted.clear();
+        incoming(self, &said, PEER);
+    }
+
+    /// The asker asks for the owner.
+    fn ask(&mut self) -> Option<Answer> {
+        self.send(ASKER.0, an_arp(BROADCAST, 1, ASKER, OWNER.1))
+    }
+
+    /// After the first question, which everyone hears, and the owner's reply.
+    fn acquainted() -> Self {
+        let mut host = Self::new();
+        assert_eq!(
+            (host.ask(), &host.counted[..2]),
+            (None, &[Verdict::NeighbourUnknown, Verdict::NeighbourLearned][..])
+        );
+        host.receive(an_arp(ASKER.0, 2, OWNER, ASKER.1));
+        assert_eq!(host.counted, [Verdict::NeighbourLearned]);
+        host
+    }
+}
+
+impl Neighbourhood for Host {
+    fn now_ns(&self) -> u64 {
+        self.now
+    }
+
+    fn neighbour(&self, address: &VtepAddress) -> Option<&Neighbour> {
+        self.neighbours.get(address)
+    }
+
+    fn station(&self, mac: MacAddr) -> Option<&FdbEntry> {
+        self.stations.get(&mac)
+    }
+
+    fn put(&mut self, address: &VtepAddress, neighbour: &Neighbour) -> bool {
+        let fits = self.neighbours.contains_key(address) || self.neighbours.len() < self.room;
+        if fits {
+            self.neighbours.insert(*address, *neighbour);
+        }
+        fits
+    }
+
+    fn change(&mut self, address: &VtepAddress, change: impl FnOnce(&mut Neighbour)) {
+        self.neighbours.get_mut(address).map(change);
+    }
+
+    fn remove(&mut self, address: &VtepAddress) {
+        self.neighbours.remove(address);
+    }
+
+    fn unplace(&mut self, mac: MacAddr) {
+        self.stations.entry(mac).and_modify(|entry| entry.seen_ns = 0);
+    }
+
+    fn count(&mut self, verdict: Verdict) {
+        self.counted.push(verdict);
+    }
+}
+
+/// That a host is at this MAC address.
+fn at(mac: [u8; 6]) -> Option<Answer> {
+    let mac = MacAddr(mac);
+    mac.is_valid_source().then_some(Answer { mac, router: false })
+}
