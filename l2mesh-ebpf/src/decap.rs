@@ -16,7 +16,7 @@ use crate::{
     learn::{learn, tell},
     mss,
     packet::{Family, Frame, Packet, Skb},
-    storm, tables,
+    storm, suppress, tables,
 };
 
 /// A frame with VXLAN headers to this host.
@@ -277,6 +277,9 @@ fn check_inner(vni: Vni, peer: PeerId, network: &Network, inner: &EthernetHeader
 #[inline(always)]
 fn deliver(skb: &mut Skb, admitted: &Admitted) -> Result<Action, Verdict> {
     let Admitted { vni, peer, network, inner } = admitted;
+    if network.flags & Network::SUPPRESS != 0 {
+        suppress::received(skb, vni.get(), inner, *peer);
+    }
     learn(network, &FdbKey::new(vni.get(), inner.source), *peer);
     if network.flags & Network::CLAMP_MSS != 0 {
         mss::clamp(skb, path_mtu(skb, *peer));

@@ -15,7 +15,7 @@ use l2mesh_common::{
 use crate::{
     Action, flood, mss,
     packet::{Family, Packet as _, Skb},
-    tables, too_big,
+    suppress, tables, too_big,
 };
 
 /// Where frames are taken from the overlay.
@@ -102,6 +102,9 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
         Hook::Overlay => Tags::NONE,
     };
     let untagged = if tags.count() == 0 { sent } else { *skb.header::<EthernetHeader>(0).ok_or(Verdict::Runt)? };
+    if port.has(Network::SUPPRESS) && tags.count() == 0 && suppress::sent(skb, port.vni, &untagged, hook)? {
+        return Ok(Action::Redirect(skb.ifindex()));
+    }
     let (source_port, inner_tos) = flow(skb, &untagged);
     let dscp = if port.tos == Port::INHERIT_TOS { inner_tos } else { port.tos as u8 };
     // Nobody puts a mark back behind a tag, so that the path must not make one there (RFC 6040 section 4.3): it drops instead.

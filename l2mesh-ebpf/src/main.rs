@@ -5,7 +5,7 @@
 //! | `underlay_xdp` | eth0, native XDP | `decap` |
 //! | `underlay_tc` | eth0, TC ingress | `decap` |
 //! | `helper_tc` | l2mk0, TC ingress | `decap` |
-//! | `overlay_tc` | l2m0-p, TC ingress | `encap`, `flood` |
+//! | `overlay_tc` | l2m0-p, TC ingress | `encap`, `flood`, `suppress` |
 //! | `too_big_tc` | none, called by `overlay_tc` | `too_big` |
 //! | `overlay_egress` | l2m0, TC egress | `encap`, `flood` |
 //! | `self_test_tc` | none, run by the agent | here |
@@ -27,6 +27,7 @@ mod learn;
 mod mss;
 mod packet;
 mod storm;
+mod suppress;
 mod tables;
 mod too_big;
 

@@ -16,8 +16,8 @@ use l2mesh_common::{
     freeze::Stays,
     tables::{
         BUCKET_SLOTS, Bucket, BucketKey, CALL_SLOTS, CALL_TOO_BIG, Counter, Event, FDB_SIZE, FdbEntry, FdbKey,
-        FloodList, Label, LabelKey, MAX_NETWORKS, MemberKey, MemberMacs, Meta, Network, PEER_SLOTS, Peer, PeerCounter,
-        PeerId, Port, STAYS_SLOTS, Settings, VtepAddress,
+        FloodList, Label, LabelKey, MAX_NETWORKS, MemberKey, MemberMacs, Meta, Neighbour, NeighbourKey, Network,
+        PEER_SLOTS, Peer, PeerCounter, PeerId, Port, STAYS_SLOTS, Settings, VtepAddress,
     },
     too_big,
     verdict::Verdict,
@@ -44,6 +44,10 @@ static FLOOD: HashMap<u32, FloodList> = HashMap::with_max_entries(MAX_NETWORKS, 
 /// Preallocated, not LRU: an LRU writes on lookup and evicts under a lock; here a full table floods instead.
 #[map]
 static FDB: HashMap<FdbKey, FdbEntry> = HashMap::with_max_entries(FDB_SIZE, 0);
+/// Takes memory only where networks answer for their neighbours. An element that is replaced is used again at once, as a
+/// preallocated one is.
+#[map]
+static NEIGHBOURS: HashMap<NeighbourKey, Neighbour> = HashMap::with_max_entries(FDB_SIZE, BPF_F_NO_PREALLOC);
 #[map]
 static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(Verdict::SLOTS, 0);
 #[map]
@@ -233,6 +237,33 @@ pub(crate) fn stays_change<R>(key: &FdbKey, change: impl FnOnce(&mut Stays) -> R
     })?;
     // SAFETY: see `fdb_change`.
     Some(change(unsafe { &mut *stays }))
+}
+
+#[inline(always)]
+pub(crate) fn neighbour(key: &NeighbourKey) -> Option<&'static Neighbour> {
+    // SAFETY: see `network`.
+    unsafe { NEIGHBOURS.get(key) }
+}
+
+/// Changes an entry in place, if it is there.
+#[inline(always)]
+pub(crate) fn neighbour_change(key: &NeighbourKey, change: impl FnOnce(&mut Neighbour)) {
+    if let Some(entry) = NEIGHBOURS.get_ptr_mut(key) {
+        // SAFETY: see `fdb_change`.
+        change(unsafe { &mut *entry });
+    }
+}
+
+/// False if the table is full.
+#[inline(always)]
+pub(crate) fn neighbour_put(key: &NeighbourKey, entry: &Neighbour) -> bool {
+    NEIGHBOURS.insert(key, entry, 0).is_ok()
+}
+
+#[inline(always)]
+pub(crate) fn neighbour_remove(key: &NeighbourKey) {
+    // Gone is gone.
+    let _gone = NEIGHBOURS.remove(key);
 }
 
 /// One frame more under this verdict.

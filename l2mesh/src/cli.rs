@@ -169,6 +169,8 @@ pub(crate) enum Table {
     Paths,
     /// Behind which peer each MAC address is
     Macs,
+    /// At which MAC address each IP address is, in networks that answer for their neighbours
+    Neighbours,
     /// How many frames went where, and why some did not
     Counters,
 }
@@ -311,7 +313,7 @@ mod tests {
         assert!(parse("l2mesh detach --stale --pin-dir /tmp/pins").is_ok());
         assert_eq!(parse("l2mesh detach").map(|_| ()), Err(ErrorKind::MissingRequiredArgument));
         assert_eq!(parse("l2mesh detach --iface eth0 --stale").map(|_| ()), Err(ErrorKind::ArgumentConflict));
-        for table in ["networks", "peers", "paths", "macs", "counters"] {
+        for table in ["networks", "peers", "paths", "macs", "neighbours", "counters"] {
             assert!(parse(&format!("l2mesh maps {table} --json --vni 16")).is_ok(), "{table}");
         }
         assert!(parse("l2mesh maps --watch").is_ok());

@@ -21,6 +21,10 @@ const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 
+/// Every host's IPv6 group.
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+const ALL_NODES_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
+
 /// A frame from its destination address on, without frame check sequence.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Frame(Vec<u8>);
@@ -85,12 +89,15 @@ impl Frame {
         Self::ip(destination, source, from.ip(), to.ip(), (TCP, 16), &tcp)
     }
 
-    /// Who has `target`? To its solicited-node group (RFC 4861 section 4.3).
+    /// Who has `target`? To its solicited-node group (RFC 4861 section 4.3). From `::`, without an option: is it free?
     #[must_use]
     pub fn neighbour_solicitation(source: MacAddr, sender: Ipv6Addr, target: Ipv6Addr) -> Self {
         let [.., a, b, c] = target.octets();
         let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
-        let body = [&[135, 0, 0, 0, 0, 0, 0, 0], &target.octets()[..], &[1, 1], &source.0].concat();
+        let mut body = [&[135, 0, 0, 0, 0, 0, 0, 0], &target.octets()[..], &[1, 1], &source.0].concat();
+        if sender.is_unspecified() {
+            body.truncate(24);
+        }
         let to = MacAddr([0x33, 0x33, 0xff, a, b, c]);
         Self::ip(to, source, sender.into(), group.into(), (ICMPV6, 2), &body).with_hop_limit(255)
     }
@@ -100,6 +107,20 @@ impl Frame {
     pub fn neighbour_advertisement(source: MacAddr, sender: Ipv6Addr, to: MacAddr, target: Ipv6Addr) -> Self {
         let body = [&[136, 0, 0, 0, 0x60, 0, 0, 0], &sender.octets()[..], &[2, 1], &source.0].concat();
         Self::ip(to, source, sender.into(), target.into(), (ICMPV6, 2), &body).with_hop_limit(255)
+    }
+
+    /// `sender` is at `source`. To all, with these flags: R 0x80, S 0x40, O 0x20.
+    #[must_use]
+    pub fn neighbour_announcement(source: MacAddr, sender: Ipv6Addr, flags: u8) -> Self {
+        let body = [&[136, 0, 0, 0, flags, 0, 0, 0], &sender.octets()[..], &[2, 1], &source.0].concat();
+        Self::ip(ALL_NODES_MAC, source, sender.into(), ALL_NODES.into(), (ICMPV6, 2), &body).with_hop_limit(255)
+    }
+
+    /// `sender` is a default router for half an hour (RFC 4861 section 4.2).
+    #[must_use]
+    pub fn router_advertisement(source: MacAddr, sender: Ipv6Addr) -> Self {
+        let body = [&[134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1], &source.0[..]].concat();
+        Self::ip(ALL_NODES_MAC, source, sender.into(), ALL_NODES.into(), (ICMPV6, 2), &body).with_hop_limit(255)
     }
 
     /// An IP packet whose `payload` gets its checksum at `protocol.1`, over the pseudo-header too. Both addresses are of one
@@ -171,6 +192,13 @@ impl Frame {
         let sum = !checksum(&[&octets[addresses..tcp], &length[..], &[0, TCP]].concat());
         octets[tcp + 16..tcp + 18].copy_from_slice(&sum.to_be_bytes());
         Self(octets)
+    }
+
+    /// To somebody else.
+    #[must_use]
+    pub fn to(mut self, destination: MacAddr) -> Self {
+        self.0[..6].copy_from_slice(&destination.0);
+        self
     }
 
     /// With an 802.1Q tag: priority, DEI and VLAN id as on the wire.

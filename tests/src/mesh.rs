@@ -1,6 +1,7 @@
 //! The program under test on the lab's hosts.
 
 use std::env;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -140,6 +141,15 @@ impl Host {
         let mac = mac.to_string();
         let mut all = self.l2mesh(&["maps", "macs", "--json"]);
         all["macs"].as_array_mut()?.iter_mut().find(|row| row["mac"] == *mac).map(Value::take)
+    }
+
+    /// The row of `l2mesh maps neighbours` for an address, if it is known.
+    #[must_use]
+    #[track_caller]
+    pub fn neighbour_row(&self, address: impl Into<IpAddr>) -> Option<Value> {
+        let address = address.into().to_string();
+        let mut all = self.l2mesh(&["maps", "neighbours", "--json"]);
+        all["neighbours"].as_array_mut()?.iter_mut().find(|row| row["address"] == *address).map(Value::take)
     }
 
     /// Waits until what `l2mesh maps networks` says of the only network's transmit hook begins like this.

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::IpAddr;
 use std::os::linux::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use aya::maps::{Map, MapData, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
-use l2mesh_common::tables::Counter;
+use l2mesh_common::tables::{Counter, Neighbour, NeighbourKey};
 use l2mesh_common::verdict::Verdict;
 
 use crate::host::Host;
@@ -97,6 +98,17 @@ impl Pinned {
             values.iter().map(|counter| counter.frames).sum::<u64>()
         };
         Verdict::ALL.iter().map(|verdict| (verdict.label(), frames(verdict))).collect()
+    }
+
+    /// Changes what is known of an address in a network. Panics if nothing is.
+    #[track_caller]
+    pub fn change_neighbour(&self, vni: u32, address: impl Into<IpAddr>, change: impl FnOnce(&mut Neighbour)) {
+        let map = MapData::from_pin(self.directory.join("NEIGHBOURS")).expect("the pinned neighbours");
+        let mut map = HashMap::<_, NeighbourKey, Neighbour>::try_from(Map::HashMap(map)).expect("a hash of neighbours");
+        let key = NeighbourKey { vni, address: address.into().into() };
+        let mut neighbour = map.get(&key, 0).expect("a neighbour");
+        change(&mut neighbour);
+        map.insert(key, neighbour, 0).expect("room for what was there");
     }
 
     /// Runs a TC program on a frame that is at an interface (0: `lo`).

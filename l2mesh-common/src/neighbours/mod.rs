@@ -11,7 +11,7 @@
 mod said;
 
 use crate::{
-    tables::{FdbEntry, Neighbour, PeerId, VtepAddress},
+    tables::{FdbEntry, FdbKey, Neighbour, NeighbourKey, PeerId},
     verdict::Verdict,
     wire::MacAddr,
 };
@@ -23,22 +23,22 @@ pub const HEARD_NS: u64 = 300_000_000_000;
 /// How often a host that asks is carried to all, so that they go on knowing it, nanoseconds.
 pub const TOLD_NS: u64 = 60_000_000_000;
 
-/// The tables as one network sees them, now.
+/// The tables, now.
 pub trait Neighbourhood {
     /// `CLOCK_MONOTONIC_COARSE`, nanoseconds.
     fn now_ns(&self) -> u64;
     /// What is known of an address.
-    fn neighbour(&self, address: &VtepAddress) -> Option<&Neighbour>;
+    fn neighbour(&self, key: &NeighbourKey) -> Option<&Neighbour>;
     /// What the FDB says of a MAC address.
-    fn station(&self, mac: MacAddr) -> Option<&FdbEntry>;
+    fn station(&self, key: &FdbKey) -> Option<&FdbEntry>;
     /// Puts an entry there, or another in its place; false if the table is full.
-    fn put(&mut self, address: &VtepAddress, neighbour: &Neighbour) -> bool;
-    /// Changes an entry that is there.
-    fn change(&mut self, address: &VtepAddress, change: impl FnOnce(&mut Neighbour));
+    fn put(&mut self, key: &NeighbourKey, neighbour: &Neighbour) -> bool;
+    /// Changes an entry, if it is there.
+    fn change(&mut self, key: &NeighbourKey, change: impl FnOnce(&mut Neighbour));
     /// Removes an entry.
-    fn remove(&mut self, address: &VtepAddress);
+    fn remove(&mut self, key: &NeighbourKey);
     /// Takes a MAC address for one that was never heard behind a peer, until it is.
-    fn unplace(&mut self, mac: MacAddr);
+    fn unplace(&mut self, key: &FdbKey);
     /// Counts something.
     fn count(&mut self, verdict: Verdict);
 }
@@ -52,12 +52,31 @@ pub struct Answer {
     pub router: bool,
 }
 
-/// Learns from a frame of our side, which `source` sent, to all if `to_all`. `None`: it is to be carried.
+impl Answer {
+    const ROUTER: u8 = 1;
+
+    /// As one number, not 0: all that a function of a kernel program can return.
+    #[inline(always)]
+    #[must_use]
+    pub const fn to_bits(self) -> u64 {
+        let [a, b, c, d, e, f] = self.mac.0;
+        u64::from_le_bytes([a, b, c, d, e, f, self.router as u8 * Self::ROUTER, 1])
+    }
+
+    /// From what [`Self::to_bits`] made.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        let [a, b, c, d, e, f, router, _] = bits.to_le_bytes();
+        Self { mac: MacAddr([a, b, c, d, e, f]), router: router == Self::ROUTER }
+    }
+}
+
+/// Learns from a frame of our side, which goes to all if `to_all`. `None`: it is to be carried.
 #[inline(always)]
-pub fn outgoing(tables: &mut impl Neighbourhood, source: MacAddr, said: &Said, to_all: bool) -> Option<Answer> {
-    sent_by(tables, source);
-    if let (Some(asker), Question::Anyone(target)) = (&said.claim, said.question) {
-        let answer = answer(tables, asker, &target);
+pub fn outgoing(tables: &mut impl Neighbourhood, said: &Said, to_all: bool) -> Option<Answer> {
+    if let (Some(asker), Question::Anyone(target)) = (&said.claim, &said.question) {
+        let answer = answer(tables, asker, target);
         if answer.is_some() {
             return answer;
         }
@@ -75,28 +94,29 @@ pub fn incoming(tables: &mut impl Neighbourhood, said: &Said, peer: PeerId) {
 /// Learns what a DHCP server grants to a client, wherever that is.
 #[inline(always)]
 pub fn leased(tables: &mut impl Neighbourhood, claim: &Claim) {
-    let from = tables.station(claim.mac).map_or(Neighbour::HERE, |station| station.peer);
+    let from = tables.station(&claim.station()).map_or(Neighbour::HERE, |station| station.peer);
     learn(tables, claim, from, false);
 }
 
 /// A MAC address that sends on our side is behind no peer: a guest that has moved here may say so and no more (RARP).
 #[inline(always)]
-pub fn sent_by(tables: &mut impl Neighbourhood, source: MacAddr) {
+pub fn sent_by(tables: &mut impl Neighbourhood, source: &FdbKey) {
     if tables.station(source).is_some_and(|station| !station.is_static() && station.seen_ns != 0) {
         tables.unplace(source);
     }
 }
 
 #[inline(always)]
-fn answer(tables: &mut impl Neighbourhood, asker: &Claim, target: &VtepAddress) -> Option<Answer> {
+fn answer(tables: &mut impl Neighbourhood, asker: &Claim, target: &NeighbourKey) -> Option<Answer> {
     let now = tables.now_ns();
     let Some(found) = tables.neighbour(target) else {
         tables.count(Verdict::NeighbourUnknown);
         return None;
     };
     let answer = Answer { mac: found.mac, router: found.is_router() };
-    let is_sure = standing(found, tables.station(found.mac), now) == Standing::Answered && found.mac != asker.mac;
-    let is_told = tables.neighbour(&asker.address).is_some_and(|found| is_told(found, asker.mac, now));
+    let is_sure = standing(found, tables.station(&FdbKey::new(target.vni, found.mac)), now) == Standing::Answered
+        && found.mac != asker.mac;
+    let is_told = tables.neighbour(&asker.key).is_some_and(|found| is_told(found, asker.mac, now));
     if !is_sure {
         tables.count(Verdict::NeighbourUnsure);
         None
@@ -104,7 +124,7 @@ fn answer(tables: &mut impl Neighbourhood, asker: &Claim, target: &VtepAddress) 
         tables.count(Verdict::AskerTold);
         None
     } else {
-        tables.change(&asker.address, |found| found.heard_ns = now);
+        tables.change(&asker.key, |found| found.heard_ns = now);
         Some(answer)
     }
 }
@@ -114,9 +134,9 @@ fn heard(tables: &mut impl Neighbourhood, said: &Said, from: PeerId, to_all: boo
     if let Some(claim) = &said.claim {
         learn(tables, claim, from, to_all);
     }
-    if let Question::Owner(address) = &said.question {
+    if let Question::Owner(key) = &said.question {
         let now = tables.now_ns();
-        tables.change(address, |found| found.doubted_ns = now);
+        tables.change(key, |found| found.doubted_ns = now);
     }
 }
 
@@ -125,11 +145,11 @@ fn learn(tables: &mut impl Neighbourhood, claim: &Claim, from: PeerId, to_all: b
     let now = tables.now_ns();
     let told_ns = if from == Neighbour::HERE && to_all { now } else { 0 };
     let new = |flags, moves| Neighbour { mac: claim.mac, flags, from, moves, heard_ns: now, told_ns, doubted_ns: 0 };
-    let found = tables.neighbour(&claim.address);
+    let found = tables.neighbour(&claim.key);
     let moves = found.map_or(0, |found| found.moves);
     match learning(found, claim) {
         Learning::Nothing => {}
-        Learning::Refresh(flags) => tables.change(&claim.address, |found| {
+        Learning::Refresh(flags) => tables.change(&claim.key, |found| {
             found.flags = flags;
             found.heard_ns = now;
             if told_ns != 0 || from != found.from {
@@ -138,15 +158,15 @@ fn learn(tables: &mut impl Neighbourhood, claim: &Claim, from: PeerId, to_all: b
             found.from = from;
         }),
         Learning::Add(flags) => {
-            let fits = tables.put(&claim.address, &new(flags, 0));
+            let fits = tables.put(&claim.key, &new(flags, 0));
             tables.count(if fits { Verdict::NeighbourLearned } else { Verdict::NeighboursFull });
         }
         Learning::Move(flags) => {
-            tables.put(&claim.address, &new(flags, moves.wrapping_add(1)));
+            tables.put(&claim.key, &new(flags, moves.wrapping_add(1)));
             tables.count(Verdict::NeighbourMoved);
         }
         Learning::Forget => {
-            tables.remove(&claim.address);
+            tables.remove(&claim.key);
             tables.count(Verdict::NeighbourForgotten);
         }
     }

@@ -1,7 +1,7 @@
 //! What a frame says of who has which address, and what it asks.
 
 use crate::{
-    tables::VtepAddress,
+    tables::{FdbKey, NeighbourKey},
     wire::{
         Arp, ArpOperation, Be16, DhcpHeader, EthernetHeader, Ipv4Octets, Ipv6Octets, LinkLayerOption, MacAddr,
         NdHeader, NdKind, NdMessage,
@@ -12,11 +12,20 @@ use crate::{
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Claim {
     /// The address.
-    pub address: VtepAddress,
+    pub key: NeighbourKey,
     /// Where it is.
     pub mac: MacAddr,
     /// By what it is said.
     pub kind: Kind,
+}
+
+impl Claim {
+    /// Where the FDB has its MAC address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn station(&self) -> FdbKey {
+        FdbKey::new(self.key.vni, self.mac)
+    }
 }
 
 /// How a claim is made, and so what it may do.
@@ -44,9 +53,9 @@ pub enum Question {
     /// Nothing that anybody would answer.
     None,
     /// Who has this address? Everyone is asked by someone who gives its own addresses.
-    Anyone(VtepAddress),
+    Anyone(NeighbourKey),
     /// Only the owner's own answer, or its silence, is of use.
-    Owner(VtepAddress),
+    Owner(NeighbourKey),
 }
 
 /// A frame of ARP or neighbour discovery.
@@ -63,22 +72,22 @@ impl Said {
     pub const NOTHING: Self = Self { claim: None, question: Question::None };
 
     #[inline(always)]
-    const fn claim(address: VtepAddress, mac: MacAddr, kind: Kind) -> Self {
-        Self { claim: Some(Claim { address, mac, kind }), question: Question::None }
+    const fn claim(key: NeighbourKey, mac: MacAddr, kind: Kind) -> Self {
+        Self { claim: Some(Claim { key, mac, kind }), question: Question::None }
     }
 
     #[inline(always)]
-    const fn owner(address: VtepAddress) -> Self {
-        Self { claim: None, question: Question::Owner(address) }
+    const fn owner(key: NeighbourKey) -> Self {
+        Self { claim: None, question: Question::Owner(key) }
     }
 }
 
 /// An ARP packet (RFC 826, RFC 5227).
 #[inline(always)]
 #[must_use]
-pub fn arp(ethernet: &EthernetHeader, arp: &Arp) -> Said {
+pub fn arp(vni: u32, ethernet: &EthernetHeader, arp: &Arp) -> Said {
     let Some(operation) = arp.operation() else { return Said::NOTHING };
-    let target = VtepAddress::v4(arp.target);
+    let target = NeighbourKey::v4(vni, arp.target);
     let asks = operation == ArpOperation::Request && is_host_v4(arp.target);
     if arp.sender == Ipv4Octets([0; 4]) {
         // A probe: is the address free? (RFC 5227 section 2.1.1)
@@ -87,7 +96,7 @@ pub fn arp(ethernet: &EthernetHeader, arp: &Arp) -> Said {
     if !is_host_v4(arp.sender) {
         return Said::NOTHING;
     }
-    let said = Said::claim(VtepAddress::v4(arp.sender), arp.sender_mac, Kind::Whole);
+    let said = Said::claim(NeighbourKey::v4(vni, arp.sender), arp.sender_mac, Kind::Whole);
     // To itself: an announcement (RFC 5227 section 2.3).
     let question = if !asks || arp.target == arp.sender {
         Question::None
@@ -101,22 +110,29 @@ pub fn arp(ethernet: &EthernetHeader, arp: &Arp) -> Said {
     Said { question, ..said }
 }
 
-/// A neighbour solicitation or advertisement with what follows it (RFC 4861 section 7).
+/// A neighbour solicitation or advertisement with what follows it (RFC 4861 section 7), and what
+/// [`NdMessage::is_intact`] says of both: the kernel program asks that in a function of its own.
 #[inline(always)]
 #[must_use]
-pub fn nd(ethernet: &EthernetHeader, message: &NdMessage, option: Option<&LinkLayerOption>) -> Said {
+pub fn nd(
+    vni: u32,
+    ethernet: &EthernetHeader,
+    message: &NdMessage,
+    option: Option<&LinkLayerOption>,
+    is_intact: bool,
+) -> Said {
     if !is_host_v6(message.target) {
         return Said::NOTHING;
     }
-    let target = VtepAddress::v6(message.target);
+    let target = NeighbourKey::v6(vni, message.target);
     let source = message.header.ip.source;
     let is_advertisement = message.header.kind() == Some(NdKind::NeighbourAdvertisement);
     if message.header.ip.payload_length() > NdMessage::LEN + LinkLayerOption::LEN {
         // With options that are not read: it may say anything, so it only unsettles what is known.
-        let about = if is_advertisement || !is_host_v6(source) { target } else { VtepAddress::v6(source) };
+        let about = if is_advertisement || !is_host_v6(source) { target } else { NeighbourKey::v6(vni, source) };
         return Said::owner(about);
     }
-    if !message.is_intact(option) {
+    if !is_intact {
         return Said::NOTHING;
     }
     if is_advertisement {
@@ -143,7 +159,7 @@ pub fn nd(ethernet: &EthernetHeader, message: &NdMessage, option: Option<&LinkLa
             } else {
                 Question::None
             };
-            Said { question, ..Said::claim(VtepAddress::v6(source), mac, Kind::Solicitation) }
+            Said { question, ..Said::claim(NeighbourKey::v6(vni, source), mac, Kind::Solicitation) }
         }
         None if is_to_all => Said::NOTHING,
         None => Said::owner(target),
@@ -153,10 +169,10 @@ pub fn nd(ethernet: &EthernetHeader, message: &NdMessage, option: Option<&LinkLa
 /// A router advertisement.
 #[inline(always)]
 #[must_use]
-pub fn router(ethernet: &EthernetHeader, header: &NdHeader) -> Said {
+pub fn router(vni: u32, ethernet: &EthernetHeader, header: &NdHeader) -> Said {
     let source = header.ip.source;
     if source.0[0].get() & 0xffc0 == 0xfe80 {
-        Said::claim(VtepAddress::v6(source), ethernet.source, Kind::RouterAdvertisement)
+        Said::claim(NeighbourKey::v6(vni, source), ethernet.source, Kind::RouterAdvertisement)
     } else {
         Said::NOTHING
     }
@@ -165,9 +181,9 @@ pub fn router(ethernet: &EthernetHeader, header: &NdHeader) -> Said {
 /// What a DHCP server has granted in an ACK.
 #[inline(always)]
 #[must_use]
-pub fn granted(header: &DhcpHeader) -> Option<Claim> {
+pub fn granted(vni: u32, header: &DhcpHeader) -> Option<Claim> {
     if header.is_reply() && is_host_v4(header.granted) {
-        Some(Claim { address: VtepAddress::v4(header.granted), mac: header.client_mac, kind: Kind::Whole })
+        Some(Claim { key: NeighbourKey::v4(vni, header.granted), mac: header.client_mac, kind: Kind::Whole })
     } else {
         None
     }

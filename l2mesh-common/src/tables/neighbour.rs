@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{PeerId, VtepAddress};
-use crate::wire::MacAddr;
+use crate::wire::{Ipv4Octets, Ipv6Octets, MacAddr};
 
 /// Where an inner address is looked up.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Pod, Zeroable)]
@@ -13,6 +13,22 @@ pub struct NeighbourKey {
     pub vni: u32,
     /// The address, of either family, in the form that outer addresses have.
     pub address: VtepAddress,
+}
+
+impl NeighbourKey {
+    /// Of an IPv4 address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v4(vni: u32, address: Ipv4Octets) -> Self {
+        Self { vni, address: VtepAddress::v4(address) }
+    }
+
+    /// Of an IPv6 address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v6(vni: u32, address: Ipv6Octets) -> Self {
+        Self { vni, address: VtepAddress::v6(address) }
+    }
 }
 
 /// At which MAC address an inner address is.

@@ -8,7 +8,7 @@ use super::{Be16, Ipv4Octets, MacAddr};
 pub const SERVER_TO_CLIENT: [Be16; 2] = [Be16::new(67), Be16::new(68)];
 
 /// Options that are looked at before the message type is given up: servers write it first, or in the order of the numbers.
-const MOST_OPTIONS: u32 = 32;
+const MOST_OPTIONS: u32 = 16;
 
 /// The start of a message, behind the UDP header.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]

@@ -1,9 +1,13 @@
-//! Forgetting MAC addresses that were not heard for long.
+//! Forgetting MAC addresses and neighbours that were not heard for long.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
-use l2mesh_common::fdb::is_aged;
+use aya::{
+    Pod,
+    maps::{HashMap, MapData},
+};
+use l2mesh_common::{fdb, neighbours};
 use nix::time::{ClockId, clock_gettime};
 
 use super::Agent;
@@ -34,8 +38,23 @@ impl Agent {
         }
         let full = census.end(&mut self.tables)?;
         self.full_peers(&full);
-        Ok(())
+        remove_where(&mut self.tables.neighbours, |entry| neighbours::is_aged(entry, now, age))
     }
+}
+
+fn remove_where<K: Pod, V: Pod>(table: &mut HashMap<MapData, K, V>, goes: impl Fn(&V) -> bool) -> anyhow::Result<()> {
+    let mut gone = Vec::new();
+    for entry in &*table {
+        // A walk over a table that programs write to may miss or repeat a key: the next one makes up for it.
+        let Ok((key, value)) = entry else { break };
+        if goes(&value) {
+            gone.push(key);
+        }
+    }
+    for key in gone {
+        remove(table, &key)?;
+    }
+    Ok(())
 }
 
 /// The clock of `bpf_ktime_get_coarse_ns`.

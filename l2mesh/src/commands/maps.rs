@@ -17,7 +17,10 @@ use l2mesh_common::{
 };
 use serde::Serialize;
 
-use super::output::{Attached, attached, table};
+use super::{
+    neighbours::{NeighbourRow, neighbours, neighbours_table},
+    output::{Attached, attached, table},
+};
 use crate::{
     agent::coarse_now_ns,
     cli::{MapsArgs, Table},
@@ -69,6 +72,8 @@ pub(crate) struct Maps {
     paths: Option<Vec<PathRow>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     macs: Option<Vec<MacRow>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    neighbours: Option<Vec<NeighbourRow>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     counters: Option<Vec<CounterRow>>,
 }
@@ -195,6 +200,9 @@ impl Maps {
         }
         if wants(Table::Macs) {
             maps.macs = Some(macs(tables, vni)?);
+        }
+        if wants(Table::Neighbours) {
+            maps.neighbours = Some(neighbours(tables, vni)?);
         }
         if wants(Table::Counters) {
             maps.counters = Some(counters(tables)?);
@@ -377,6 +385,9 @@ impl std::fmt::Display for Maps {
             });
             let header = ["vni", "mac", "behind", "age", "moves", "frozen"];
             parts.push(table("macs", &header, &cells.collect::<Vec<_>>(), &[3, 4, 5]));
+        }
+        if let Some(rows) = &self.neighbours {
+            parts.push(neighbours_table(rows));
         }
         if let Some(rows) = &self.counters {
             // What never happened is of interest to programs only.

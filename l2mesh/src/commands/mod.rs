@@ -5,5 +5,6 @@ pub(crate) mod check;
 pub(crate) mod detach;
 pub(crate) mod import;
 pub(crate) mod maps;
+mod neighbours;
 mod output;
 pub(crate) mod status;

@@ -60,10 +60,6 @@ fn of_network(network: &Network) -> Vec<NotYet> {
         );
         list.push(refuse(text));
     }
-    if network.neighbour_suppression {
-        let text = format!("network {name:?}: neighbour-suppression: this version floods ARP and neighbour discovery");
-        list.push(warn(text));
-    }
     list
 }
 

@@ -100,7 +100,6 @@ fn what_is_not_there_yet() {
             "Warn node \"b\": relays: this version does not relay",
             "Refuse network \"lan\": bridge: this version makes no bridge, remove the key and make lan0 a port of br0 \
              yourself",
-            "Warn network \"lan\": neighbour-suppression: this version floods ARP and neighbour discovery",
         ]
     );
     assert_eq!(parsed("end:", "").not_yet(), []);

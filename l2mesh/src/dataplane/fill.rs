@@ -10,7 +10,7 @@ use bytemuck::Zeroable as _;
 use l2mesh_common::{
     path::{DIRECT, MAX_PATHS},
     tables::{
-        Fact, FdbEntry, FdbKey, FloodList, Label, LabelKey, Network, NextHop, Peer, PeerId, Port, Settings,
+        Fact, FdbEntry, FdbKey, FloodList, Label, LabelKey, Neighbour, Network, NextHop, Peer, PeerId, Port, Settings,
         VtepAddress, Way,
     },
     wire::Ipv4Octets,
@@ -47,6 +47,7 @@ pub(crate) fn fill(tables: &mut Tables, view: &View, devices: &Devices) -> anyho
     });
     reconcile(&mut tables.ports, ports.flatten())?;
     write_fdb(tables, view, &others)?;
+    keep_neighbours(tables, view, &others)?;
     write_labels(tables, view)
 }
 
@@ -217,6 +218,21 @@ fn count_macs(tables: &mut Tables) -> anyhow::Result<()> {
         census.note(&key, &entry);
     }
     census.end(tables).map(drop)
+}
+
+/// What was heard stays where its network still answers for neighbours and its peer is still the same.
+fn keep_neighbours(tables: &mut Tables, view: &View, others: &HashSet<PeerId>) -> anyhow::Result<()> {
+    for (key, entry) in tables.neighbours.iter().collect::<Result<Vec<_>, _>>()? {
+        let stays = |network: &NetworkView| {
+            network.vni == key.vni
+                && network.suppress
+                && (entry.from == Neighbour::HERE || network.members.contains(&entry.from))
+        };
+        if others.contains(&entry.from) || !view.networks.iter().any(stays) {
+            remove(&mut tables.neighbours, &key)?;
+        }
+    }
+    Ok(())
 }
 
 fn write_labels(tables: &mut Tables, view: &View) -> anyhow::Result<()> {

@@ -54,7 +54,7 @@ impl Object {
     /// Loads the maps: those pinned already are taken over, the others made and pinned. Programs are loaded when first asked for.
     pub(crate) fn load(pins: &PinDir, fdb_size: u32) -> anyhow::Result<Self> {
         let mut loader = EbpfLoader::new();
-        loader.map_max_entries("FDB", fdb_size);
+        loader.map_max_entries("FDB", fdb_size).map_max_entries("NEIGHBOURS", fdb_size);
         loader.map_max_entries("MEMBER_MACS", fdb_size);
         for map in MAPS {
             loader.map_pin_path(map, pins.pin(map));

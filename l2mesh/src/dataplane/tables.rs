@@ -12,7 +12,7 @@ use l2mesh_common::{
     freeze::Stays,
     tables::{
         Bucket, BucketKey, Counter, Fact, FdbEntry, FdbKey, FloodList, Label, LabelKey, MemberKey, MemberMacs, Meta,
-        Network, NextHop, Peer, PeerCounter, PeerId, Port, Settings, VtepAddress,
+        Neighbour, NeighbourKey, Network, NextHop, Peer, PeerCounter, PeerId, Port, Settings, VtepAddress,
     },
     verdict::Verdict,
 };
@@ -20,7 +20,7 @@ use l2mesh_common::{
 use super::pins::PinDir;
 
 /// Every map, in the order of the table in `l2mesh_common::tables`.
-pub(crate) const MAPS: [&str; 16] = [
+pub(crate) const MAPS: [&str; 17] = [
     "META",
     "SETTINGS",
     "NETWORKS",
@@ -29,6 +29,7 @@ pub(crate) const MAPS: [&str; 16] = [
     "VTEPS",
     "FLOOD",
     "FDB",
+    "NEIGHBOURS",
     "COUNTERS",
     "PEER_COUNTERS",
     "LABELS",
@@ -49,6 +50,7 @@ pub(crate) struct Tables {
     pub(crate) vteps: HashMap<MapData, VtepAddress, PeerId>,
     pub(crate) flood: HashMap<MapData, u32, FloodList>,
     pub(crate) fdb: HashMap<MapData, FdbKey, FdbEntry>,
+    pub(crate) neighbours: HashMap<MapData, NeighbourKey, Neighbour>,
     pub(crate) counters: PerCpuArray<MapData, Counter>,
     pub(crate) peer_counters: PerCpuArray<MapData, PeerCounter>,
     pub(crate) labels: HashMap<MapData, LabelKey, Label>,
@@ -71,6 +73,7 @@ impl Tables {
             vteps: open(pins, "VTEPS")?,
             flood: open(pins, "FLOOD")?,
             fdb: open(pins, "FDB")?,
+            neighbours: open(pins, "NEIGHBOURS")?,
             counters: open(pins, "COUNTERS")?,
             peer_counters: open(pins, "PEER_COUNTERS")?,
             labels: open(pins, "LABELS")?,

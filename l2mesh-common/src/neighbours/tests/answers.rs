@@ -68,7 +68,7 @@ fn nobody_is_answered_for_that_is_not_surely_there() {
         (
             "its MAC address is static",
             |host| {
-                host.stations.entry(MacAddr(OWNER.0)).and_modify(|it| (it.flags, it.seen_ns) = (FdbEntry::STATIC, 0));
+                host.stations.entry(station(OWNER.0)).and_modify(|it| (it.flags, it.seen_ns) = (FdbEntry::STATIC, 0));
             },
             true,
         ),
@@ -105,7 +105,7 @@ fn what_dhcp_grants_is_known() {
     let mut host = Host::new();
     host.ask();
     for (mac, answer) in [(OWNER.0, at(OWNER.0)), (ASKER.0, None)] {
-        leased(&mut host, &Claim { address: address4(OWNER.1), mac: MacAddr(mac), kind: Kind::Whole });
+        leased(&mut host, &Claim { key: address4(OWNER.1), mac: MacAddr(mac), kind: Kind::Whole });
         assert_eq!(host.ask(), answer, "a client behind a peer is answered for, one on our side is not");
     }
 }
@@ -128,7 +128,7 @@ fn routers_are_answered_for_as_routers() {
     assert_eq!(ask(&mut host), None);
     let router = EthernetHeader::new(MacAddr(BROADCAST), MacAddr(owner.1), EtherType::IPV6);
     let announcement =
-        super::router(&router, &nd_parsed(&nd_octets(NS, 0, [owner.0, group(owner.0), owner.0], None)).0.header);
+        super::router(VNI, &router, &nd_parsed(&nd_octets(NS, 0, [owner.0, group(owner.0), owner.0], None)).0.header);
     let expected = |mac: [u8; 6], router| Some(Answer { mac: MacAddr(mac), router });
     let cases = [
         ("its own solicitation does not say", solicitation(owner, v6(3)), None),
@@ -147,5 +147,14 @@ fn routers_are_answered_for_as_routers() {
     for (name, said, answer) in cases {
         host.receive(said);
         assert_eq!(ask(&mut host), answer, "{name}");
+    }
+}
+
+#[test]
+fn an_answer_is_one_number() {
+    for router in [false, true] {
+        let answer = Answer { mac: MacAddr(OWNER.0), router };
+        assert_eq!(Answer::from_bits(answer.to_bits()), answer);
+        assert_ne!(answer.to_bits(), 0);
     }
 }

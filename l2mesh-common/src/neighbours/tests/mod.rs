@@ -15,6 +15,7 @@ use crate::wire::{
 
 const SECOND: u64 = 1_000_000_000;
 const PEER: PeerId = 7;
+const VNI: u32 = 16;
 const BROADCAST: [u8; 6] = [0xff; 6];
 /// Asks, on our side.
 const ASKER: ([u8; 6], [u8; 4]) = ([2, 0, 0, 0, 0, 1], [10, 8, 0, 1]);
@@ -36,14 +37,14 @@ fn ethernet(destination: [u8; 6], source: [u8; 6]) -> EthernetHeader {
 }
 
 fn an_arp(destination: [u8; 6], operation: u16, sender: ([u8; 6], [u8; 4]), target: [u8; 4]) -> Said {
-    arp(&ethernet(destination, sender.0), &arp_parsed(&arp_octets(operation, sender, ([0; 6], target))))
+    arp(VNI, &ethernet(destination, sender.0), &arp_parsed(&arp_octets(operation, sender, ([0; 6], target))))
 }
 
 /// Source, destination, target; source MAC address; option.
 fn an_nd(kind: u8, flags: u8, addresses: [[u8; 16]; 3], source: [u8; 6], option: Option<(u8, [u8; 6])>) -> Said {
-    let (message, option) = nd_parsed(&nd_octets(kind, flags, addresses, option));
+    let octets = nd_octets(kind, flags, addresses, option);
     let destination = if addresses[1][0] == 0xff { [0x33, 0x33, 0, 0, 0, 1] } else { OTHER_MAC };
-    nd(&ethernet(destination, source), &message, option.as_ref())
+    read_nd(&ethernet(destination, source), &octets)
 }
 
 fn solicitation(asker: ([u8; 16], [u8; 6]), target: [u8; 16]) -> Said {
@@ -54,20 +55,30 @@ fn advertisement(owner: ([u8; 16], [u8; 6]), flags: u8) -> Said {
     an_nd(NA, flags, [owner.0, [0xff; 16], owner.0], owner.1, Some((2, owner.1)))
 }
 
-fn address4(octets: [u8; 4]) -> VtepAddress {
-    VtepAddress::v4(Ipv4Octets(octets))
+/// A message as it is.
+fn read_nd(ethernet: &EthernetHeader, octets: &[u8]) -> Said {
+    let (message, option) = nd_parsed(octets);
+    nd(VNI, ethernet, &message, option.as_ref(), message.is_intact(option.as_ref()))
 }
 
-fn address6(octets: [u8; 16]) -> VtepAddress {
-    VtepAddress::v6(Ipv6Octets(bytemuck::cast::<_, [Be16; 8]>(octets)))
+fn address4(octets: [u8; 4]) -> NeighbourKey {
+    NeighbourKey::v4(VNI, Ipv4Octets(octets))
+}
+
+fn address6(octets: [u8; 16]) -> NeighbourKey {
+    NeighbourKey::v6(VNI, Ipv6Octets(bytemuck::cast::<_, [Be16; 8]>(octets)))
+}
+
+fn station(mac: [u8; 6]) -> FdbKey {
+    FdbKey::new(VNI, MacAddr(mac))
 }
 
 /// Tables of a host, and a clock.
 struct Host {
     now: u64,
     room: usize,
-    neighbours: HashMap<VtepAddress, Neighbour>,
-    stations: HashMap<MacAddr, FdbEntry>,
+    neighbours: HashMap<NeighbourKey, Neighbour>,
+    stations: HashMap<FdbKey, FdbEntry>,
     counted: Vec<Verdict>,
 }
 
@@ -85,14 +96,15 @@ impl Host {
     /// Any frame from a MAC address behind the peer.
     fn receive_from(&mut self, mac: [u8; 6]) {
         let entry = FdbEntry { peer: PEER, flags: 0, seen_ns: self.now, ..bytemuck::Zeroable::zeroed() };
-        self.stations.insert(MacAddr(mac), entry);
+        self.stations.insert(station(mac), entry);
     }
 
     /// Sends on our side.
     fn send(&mut self, source: [u8; 6], said: Said) -> Option<Answer> {
         self.counted.clear();
         let to_all = !matches!(said.question, Question::Owner(_));
-        outgoing(self, MacAddr(source), &said, to_all)
+        sent_by(self, &station(source));
+        outgoing(self, &said, to_all)
     }
 
     fn receive(&mut self, said: Said) {
@@ -123,32 +135,32 @@ impl Neighbourhood for Host {
         self.now
     }
 
-    fn neighbour(&self, address: &VtepAddress) -> Option<&Neighbour> {
-        self.neighbours.get(address)
+    fn neighbour(&self, key: &NeighbourKey) -> Option<&Neighbour> {
+        self.neighbours.get(key)
     }
 
-    fn station(&self, mac: MacAddr) -> Option<&FdbEntry> {
-        self.stations.get(&mac)
+    fn station(&self, key: &FdbKey) -> Option<&FdbEntry> {
+        self.stations.get(key)
     }
 
-    fn put(&mut self, address: &VtepAddress, neighbour: &Neighbour) -> bool {
-        let fits = self.neighbours.contains_key(address) || self.neighbours.len() < self.room;
+    fn put(&mut self, key: &NeighbourKey, neighbour: &Neighbour) -> bool {
+        let fits = self.neighbours.contains_key(key) || self.neighbours.len() < self.room;
         if fits {
-            self.neighbours.insert(*address, *neighbour);
+            self.neighbours.insert(*key, *neighbour);
         }
         fits
     }
 
-    fn change(&mut self, address: &VtepAddress, change: impl FnOnce(&mut Neighbour)) {
-        self.neighbours.get_mut(address).map(change);
+    fn change(&mut self, key: &NeighbourKey, change: impl FnOnce(&mut Neighbour)) {
+        self.neighbours.get_mut(key).map(change);
     }
 
-    fn remove(&mut self, address: &VtepAddress) {
-        self.neighbours.remove(address);
+    fn remove(&mut self, key: &NeighbourKey) {
+        self.neighbours.remove(key);
     }
 
-    fn unplace(&mut self, mac: MacAddr) {
-        self.stations.entry(mac).and_modify(|entry| entry.seen_ns = 0);
+    fn unplace(&mut self, key: &FdbKey) {
+        self.stations.entry(*key).and_modify(|entry| entry.seen_ns = 0);
     }
 
     fn count(&mut self, verdict: Verdict) {

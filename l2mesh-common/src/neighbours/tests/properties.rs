@@ -58,9 +58,9 @@ proptest! {
                     placed.insert(mac, now);
                 }
                 Event::Lease(address, mac) => {
-                    let claim = Claim { address: address4([10, 8, 0, address]), mac: MacAddr([2, 0, 0, 0, 0, mac]), kind: Kind::Whole };
+                    let claim = Claim { key: address4([10, 8, 0, address]), mac: MacAddr([2, 0, 0, 0, 0, mac]), kind: Kind::Whole };
                     leased(&mut host, &claim);
-                    let is_remote = host.stations.contains_key(&claim.mac);
+                    let is_remote = host.stations.contains_key(&claim.station());
                     said.insert(address, (mac, is_remote, now));
                     if is_remote || told.get(&address).is_some_and(|told| told.0 != mac) {
                         told.remove(&address);
@@ -78,7 +78,8 @@ proptest! {
                         None
                     } else {
                         placed.remove(&mac);
-                        outgoing(&mut host, MacAddr(source), &frame, to_all)
+                        sent_by(&mut host, &station(source));
+ outgoing(&mut host, &frame, to_all)
                     };
                     let context = format!("{event:?} {answer:?}");
                     if let Some(answer) = answer {
@@ -123,7 +124,7 @@ proptest! {
             1 => packet.target = packet.sender,
             _ => ethernet.destination = MacAddr(destination),
         }
-        let question = arp(&ethernet, &packet).question;
+        let question = arp(VNI, &ethernet, &packet).question;
         prop_assert!(!matches!(question, Question::Anyone(_)) || ethernet.destination == MacAddr::BROADCAST && what == 2);
     }
 
@@ -138,8 +139,8 @@ proptest! {
     fn any_octets(arp_octets: [u8; 28], nd_octets in prop::collection::vec(any::<u8>(), 64..80), ethernet: [u8; 14]) {
         let ethernet = bytemuck::pod_read_unaligned(&ethernet);
         let mut host = Host::acquainted();
-        let (message, option) = nd_parsed(&nd_octets);
-        for said in [arp(&ethernet, &arp_parsed(&arp_octets)), nd(&ethernet, &message, option.as_ref()), router(&ethernet, &message.header)] {
+        let (message, _) = nd_parsed(&nd_octets);
+        for said in [arp(VNI, &ethernet, &arp_parsed(&arp_octets)), read_nd(&ethernet, &nd_octets), router(VNI, &ethernet, &message.header)] {
             host.receive(said);
             host.send(ASKER.0, said);
         }

@@ -4,9 +4,8 @@ use super::*;
 
 #[test]
 fn what_arp_says() {
-    let claim = |sender: ([u8; 6], [u8; 4])| {
-        Some(Claim { address: address4(sender.1), mac: MacAddr(sender.0), kind: Kind::Whole })
-    };
+    let claim =
+        |sender: ([u8; 6], [u8; 4])| Some(Claim { key: address4(sender.1), mac: MacAddr(sender.0), kind: Kind::Whole });
     let owner = address4(OWNER.1);
     for (name, said, expected_claim, question) in [
         ("request", an_arp(BROADCAST, 1, ASKER, OWNER.1), claim(ASKER), Question::Anyone(owner)),
@@ -27,14 +26,14 @@ fn what_arp_says() {
     }
     // Somebody asks for another: who is answered, and to where?
     let request = arp_parsed(&arp_octets(1, ASKER, ([0; 6], OWNER.1)));
-    let said = arp(&ethernet(BROADCAST, OTHER_MAC), &request);
+    let said = arp(VNI, &ethernet(BROADCAST, OTHER_MAC), &request);
     assert_eq!(said, Said { claim: claim(ASKER), question: Question::None });
 }
 
 #[test]
 fn what_neighbour_discovery_says() {
     let (asker, owner) = ((v6(1), ASKER.0), (v6(2), OWNER.0));
-    let claim = |who: ([u8; 16], [u8; 6]), kind| Some(Claim { address: address6(who.0), mac: MacAddr(who.1), kind });
+    let claim = |who: ([u8; 16], [u8; 6]), kind| Some(Claim { key: address6(who.0), mac: MacAddr(who.1), kind });
     let advertised = |router, overrides| claim(owner, Kind::Advertisement { router, overrides });
     let solicited = claim(asker, Kind::Solicitation);
     let target = address6(owner.0);
@@ -89,8 +88,7 @@ fn options_that_are_not_read_unsettle() {
     for (kind, about) in [(NS, v6(1)), (NA, v6(2))] {
         let mut packet = nd_octets(kind, 0x60, [v6(1), group(v6(2)), v6(2)], Some((1, ASKER.0)));
         packet[5] += 8;
-        let (message, option) = nd_parsed(&packet);
-        let said = nd(&ethernet(BROADCAST, ASKER.0), &message, option.as_ref());
+        let said = read_nd(&ethernet(BROADCAST, ASKER.0), &packet);
         assert_eq!(said, Said { claim: None, question: Question::Owner(address6(about)) });
     }
 }
