@@ -142,12 +142,6 @@ impl Skb {
         }
     }
 
-    /// A copy of what stands at any offset, in the directly readable part or not.
-    #[inline(always)]
-    pub(crate) fn load<T: AnyBitPattern>(&self, offset: u32) -> Option<T> {
-        self.context.load(offset as usize).ok()
-    }
-
     /// Takes the tag that the kernel keeps beside the frame, and one behind it.
     #[inline(always)]
     pub(crate) fn untag(&mut self) -> Result<Tags, Verdict> {

@@ -27,7 +27,7 @@ impl Agent {
         for entry in &self.tables.fdb {
             // A walk over a table that programs write to may miss or repeat a key: the next one makes up for it.
             let Ok((key, entry)) = entry else { break };
-            if is_aged(&entry, now, age) {
+            if fdb::is_aged(&entry, now, age) {
                 aged.push(key);
             } else {
                 census.note(&key, &entry);
