@@ -55,7 +55,7 @@ static PEER_COUNTERS: PerCpuArray<PeerCounter> = PerCpuArray::with_max_entries(P
 /// Only for people; the programs never look.
 #[map]
 static LABELS: HashMap<LabelKey, Label> =
-    HashMap::with_max_entries(2 * MAX_NETWORKS + PEER_SLOTS + 64, BPF_F_NO_PREALLOC);
+    HashMap::with_max_entries(3 * MAX_NETWORKS + PEER_SLOTS + 64, BPF_F_NO_PREALLOC);
 /// LRU: who floods from ever new addresses makes others' buckets full at worst.
 #[map]
 static BUCKETS: LruHashMap<BucketKey, Bucket> = LruHashMap::with_max_entries(BUCKET_SLOTS, 0);

@@ -61,7 +61,7 @@ pub use lab::Lab;
 pub use mesh::Agent;
 pub use napi::NapiThreads;
 pub use process::Process;
-pub use segment::{File, Segment, assert_flooded, taps};
+pub use segment::{File, Segment, assert_flooded, mesh_file, taps};
 pub use state::State;
 pub use tagging::Tagging;
 pub use tap::{Marker, Received, Tap};

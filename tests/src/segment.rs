@@ -179,6 +179,28 @@ impl<'a> Segment<'a> {
     }
 }
 
+/// A configuration file: these hosts, called as they are, and all other tables as they stand here. Returns its path.
+#[must_use]
+#[track_caller]
+pub fn mesh_file(lab: &Lab, nodes: &[Host], rest: &str) -> String {
+    write_mesh(lab, &[(nodes, "l2mesh")], rest)
+}
+
+#[track_caller]
+fn write_mesh(lab: &Lab, nodes: &[(&[Host], &str)], rest: &str) -> String {
+    let mut text = String::new();
+    for (hosts, kind) in nodes {
+        for host in *hosts {
+            let (name, address) = (host.name(), host.address());
+            writeln!(text, "[[node]]\nname = \"{name}\"\naddress = \"{address}\"\nkind = \"{kind}\"")
+                .expect("a String takes everything");
+        }
+    }
+    let path = lab.directory().join("mesh.toml");
+    fs::write(&path, text + rest).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    path.display().to_string()
+}
+
 /// A tap on the overlay interface of every host.
 #[must_use]
 #[track_caller]

@@ -8,7 +8,7 @@ use super::PeerId;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct LabelKey {
-    /// [`LabelKey::PEER`], [`LabelKey::NETWORK`], [`LabelKey::TRANSMIT`] or [`LabelKey::FACT`].
+    /// [`LabelKey::PEER`], [`LabelKey::NETWORK`], [`LabelKey::TRANSMIT`], [`LabelKey::BRIDGE`] or [`LabelKey::FACT`].
     pub kind: u32,
     /// Peer, VNI, or which fact.
     pub id: u32,
@@ -21,6 +21,8 @@ impl LabelKey {
     pub const NETWORK: u32 = 1;
     /// Which transmit hook a network uses and why.
     pub const TRANSMIT: u32 = 3;
+    /// Index of the bridge that a network asks for, as a decimal number.
+    pub const BRIDGE: u32 = 4;
     /// Something about this host, see [`Fact`].
     pub const FACT: u32 = 2;
 
@@ -40,6 +42,12 @@ impl LabelKey {
     #[must_use]
     pub const fn transmit(vni: u32) -> Self {
         Self { kind: Self::TRANSMIT, id: vni }
+    }
+
+    /// The key of a network's bridge.
+    #[must_use]
+    pub const fn bridge(vni: u32) -> Self {
+        Self { kind: Self::BRIDGE, id: vni }
     }
 
     /// The key of a fact.

@@ -4,28 +4,35 @@
 use std::{
     io,
     os::{
+        fd::AsRawFd as _,
         linux::net::SocketAddrExt as _,
         unix::net::{SocketAddr, UnixListener as StdListener, UnixStream as StdStream},
     },
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use nix::{
-    sys::socket::{getsockopt, sockopt::PeerCredentials},
+    sys::socket::{Shutdown, getsockopt, shutdown, sockopt::PeerCredentials},
     unistd::geteuid,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{UnixListener, UnixStream},
     sync::mpsc,
+    task::JoinHandle,
     time::{sleep, timeout},
 };
 
 /// What `l2mesh detach` says.
 const STOP: &[u8] = b"stop\n";
-/// How long it waits for the agent.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+/// What the agent says while it is at it, which may take longer than that.
+const BUSY: u8 = 0;
+/// How long `l2mesh detach` waits for a sign of life.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often the agent gives one before it has begun.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// How long a connection may say nothing before it is taken for one that only wants to know whether we are here.
 const SILENCE: Duration = Duration::from_millis(200);
@@ -38,7 +45,9 @@ pub(crate) struct Control {
 
 /// Somebody wants the agent to end.
 pub(crate) struct Request {
-    stream: UnixStream,
+    stream: Arc<UnixStream>,
+    /// Says that we are alive until the request is taken up: the agent may be making thousands of devices just now.
+    heartbeat: JoinHandle<()>,
 }
 
 impl Control {
@@ -67,7 +76,9 @@ impl Control {
 
     /// The next request to end.
     pub(crate) async fn next(&mut self) -> anyhow::Result<Request> {
-        self.requests.recv().await.context("the agent's socket failed")?
+        let request = self.requests.recv().await.context("the agent's socket failed")??;
+        request.heartbeat.abort();
+        Ok(request)
     }
 }
 
@@ -97,25 +108,54 @@ impl Request {
         }
         let mut word = [0; STOP.len()];
         let read = timeout(SILENCE, stream.read_exact(&mut word)).await;
-        (matches!(read, Ok(Ok(_))) && word == STOP).then_some(Self { stream })
+        if !matches!(read, Ok(Ok(_))) || word != STOP {
+            return None;
+        }
+        let stream = Arc::new(stream);
+        let waiting = Arc::clone(&stream);
+        let heartbeat = tokio::spawn(async move {
+            loop {
+                sleep(BEAT).await;
+                say_busy(&waiting);
+            }
+        });
+        Some(Self { stream, heartbeat })
+    }
+
+    /// Removing gets on.
+    pub(crate) fn still_at_it(&self) {
+        say_busy(&self.stream);
     }
 
     /// Says what was removed, or why it could not be.
-    pub(crate) async fn answer(mut self, removed: &anyhow::Result<Vec<String>>) {
+    pub(crate) async fn answer(self, removed: &anyhow::Result<Vec<String>>) {
         let text = match removed {
             Ok(names) => names.join("\n"),
             Err(error) => format!("!{error:#}"),
         };
         // Whoever asked may have lost patience; it looks for itself then.
-        if let Err(error) = stream_text(&mut self.stream, &text).await {
+        if let Err(error) = say(&self.stream, &text).await {
             log::debug!("nobody waits for the answer: {error}");
         }
     }
 }
 
-async fn stream_text(stream: &mut UnixStream, text: &str) -> io::Result<()> {
-    stream.write_all(text.as_bytes()).await?;
-    stream.shutdown().await
+fn say_busy(stream: &UnixStream) {
+    // Whoever does not read what it asked for has a full buffer, or is gone.
+    let _nobody = stream.try_write(&[BUSY]);
+}
+
+async fn say(stream: &UnixStream, text: &str) -> io::Result<()> {
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        stream.writable().await?;
+        match stream.try_write(rest) {
+            Ok(written) => rest = &rest[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(shutdown(stream.as_raw_fd(), Shutdown::Write)?)
 }
 
 /// Process id of the agent of an interface, if one lives.
@@ -130,6 +170,10 @@ pub(crate) fn live_agent(ifindex: u32) -> anyhow::Result<Option<i32>> {
 /// Asks a live agent to remove everything and end. `None` where there is no agent, or it died or did not answer in time:
 /// there is still everything to be removed then.
 pub(crate) async fn ask_to_stop(ifindex: u32) -> anyhow::Result<Option<Vec<String>>> {
+    ask(ifindex, PATIENCE).await
+}
+
+async fn ask(ifindex: u32, patience: Duration) -> anyhow::Result<Option<Vec<String>>> {
     let stream = match StdStream::connect_addr(&address(ifindex)?) {
         Ok(stream) => stream,
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
@@ -143,19 +187,28 @@ pub(crate) async fn ask_to_stop(ifindex: u32) -> anyhow::Result<Option<Vec<Strin
     }
     stream.set_nonblocking(true)?;
     let mut stream = UnixStream::from_std(stream)?;
-    let mut answer = String::new();
-    let exchange = async {
-        stream.write_all(STOP).await?;
-        stream.read_to_string(&mut answer).await
-    };
-    match timeout(PATIENCE, exchange).await {
-        Ok(Ok(_)) if answer.starts_with('!') => bail!("the agent says: {}", &answer[1..]),
-        Ok(Ok(_)) => Ok(Some(answer.lines().map(str::to_owned).collect())),
-        Ok(Err(error)) => {
-            log::debug!("the agent hung up: {error}");
-            Ok(None)
+    let mut answer = Vec::new();
+    if let Err(error) = stream.write_all(STOP).await {
+        log::debug!("the agent hung up: {error}");
+        return Ok(None);
+    }
+    // As long as something comes, it is at it: to begin the same from the other end would only be in its way.
+    loop {
+        match timeout(patience, stream.read_buf(&mut answer)).await {
+            Ok(Ok(0)) => break,
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                log::debug!("the agent hung up: {error}");
+                return Ok(None);
+            }
+            Err(_) => return Ok(None),
         }
-        Err(_) => Ok(None),
+    }
+    answer.retain(|&octet| octet != BUSY);
+    let answer = String::from_utf8_lossy(&answer);
+    match answer.strip_prefix('!') {
+        Some(reason) => bail!("the agent says: {reason}"),
+        None => Ok(Some(answer.lines().map(str::to_owned).collect())),
     }
 }
 
@@ -174,4 +227,42 @@ pub(crate) async fn hold(ifindex: u32) -> anyhow::Result<Option<StdListener>> {
 
 fn address(ifindex: u32) -> anyhow::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("l2mesh/{ifindex}")).context("cannot name the agent's socket")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `l2mesh detach` gets from an agent that takes the request up after `first`, and then gives so many signs of
+    /// life, as long as that apart.
+    fn answer(nth: u32, patience: Duration, first: Duration, signs: &[Duration]) -> Option<Vec<String>> {
+        // No interface has such an index.
+        let ifindex = 0x8000_0000 | std::process::id() << 4 | nth;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let signs = signs.to_vec();
+        runtime.block_on(async move {
+            let mut control = Control::claim("eth0", ifindex).expect("nobody else has it");
+            let agent = async {
+                sleep(first).await;
+                let request = control.next().await.expect("a request");
+                for pause in signs {
+                    sleep(pause).await;
+                    request.still_at_it();
+                }
+                request.answer(&Ok(vec!["l2m10".to_owned(), "l2p10".to_owned()])).await;
+            };
+            let (answer, ()) = tokio::join!(ask(ifindex, patience), agent);
+            answer.expect("no error")
+        })
+    }
+
+    #[test]
+    fn patience_follows_progress() {
+        const PATIENCE: Duration = Duration::from_millis(400);
+        let removed = Some(vec!["l2m10".to_owned(), "l2p10".to_owned()]);
+        assert_eq!(answer(0, PATIENCE, Duration::ZERO, &[]), removed);
+        assert_eq!(answer(1, PATIENCE, Duration::ZERO, &[PATIENCE / 4; 8]), removed, "twice as long in all");
+        assert_eq!(answer(2, PATIENCE, Duration::ZERO, &[PATIENCE * 2]), None, "nothing for twice as long");
+        assert_eq!(answer(3, 2 * BEAT, 3 * BEAT, &[]), removed, "busy with something else, but alive");
+    }
 }

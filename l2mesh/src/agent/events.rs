@@ -46,7 +46,7 @@ impl Agent {
         }
         let now = coarse_now_ns()?;
         for (event, times) in events {
-            self.note(&event, times, now);
+            self.tell_event(&event, times, now);
         }
         self.note_storms_over(now);
         for line in self.news.journal.lines(now) {
@@ -60,7 +60,7 @@ impl Agent {
         self.news.full.retain(|key| full.contains(key));
     }
 
-    fn note(&mut self, event: &Event, times: u64, now: u64) {
+    fn tell_event(&mut self, event: &Event, times: u64, now: u64) {
         let Event { verdict, vni, to, .. } = *event;
         let Some(verdict) = Verdict::ALL.iter().copied().find(|it| it.number() == verdict) else { return };
         if verdict == Verdict::PeerFull && !self.news.full.insert(MemberKey { vni, peer: to }) {

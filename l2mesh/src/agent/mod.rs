@@ -12,6 +12,7 @@ mod kernel_mode;
 mod next_hops;
 mod overlay;
 pub(crate) mod own_address;
+mod own_hooks;
 mod path_mtu;
 mod self_test;
 pub(crate) mod signals;
@@ -32,16 +33,12 @@ use crate::{
     dataplane::{
         devices::Devices, fill::Paths, hooks, object::Object, pins::PinDir, tables::Tables, teardown, view::View,
     },
-    underlay::{
-        self, Netlink,
-        complaints::Complaints,
-        watch::{Change, Watch},
-    },
+    underlay::{self, Netlink, complaints::Complaints, watch::Watch},
 };
 
 /// Changes of the network come in bursts; they are looked at together after this long.
 const SETTLE: Duration = Duration::from_millis(20);
-/// How often overlay interfaces are asked who listens on them: a sniffer may wait a second for what it wants to see.
+/// How often to ask who listens on overlay interfaces: a sniffer may wait a second for what it wants to see.
 const OVERLAY_CHECK: Duration = Duration::from_millis(500);
 /// How often events are told and the driver's refusals looked for.
 const NEWS: Duration = Duration::from_secs(1);
@@ -107,6 +104,12 @@ pub(crate) struct Agent {
     pub(crate) is_up: bool,
     /// Networks whose devices somebody removed, by VNI.
     pub(crate) broken: BTreeSet<u32>,
+    /// The overlay interfaces as last seen.
+    pub(crate) overlays: overlay::Overlays,
+    /// Which networks have hooks of their own.
+    pub(crate) own_hooks: own_hooks::OwnHooks,
+    /// `SO_NETNS_COOKIE` of our namespace.
+    pub(crate) netns_cookie: u64,
     /// When the last passing fault was told.
     pub(crate) told_fault: Option<Instant>,
     /// What the programs reported.
@@ -141,42 +144,48 @@ impl Agent {
                 );
                 Ok(())
             }
-            End::Signal => self.remove().await.map(drop),
+            End::Signal => self.remove(&mut || ()).await.map(drop),
             End::Asked(request) => {
-                let removed = self.remove().await;
+                let removed = self.remove(&mut || request.still_at_it()).await;
                 request.answer(&removed).await;
                 removed.map(drop)
             }
         }
     }
 
-    async fn remove(&self) -> anyhow::Result<Vec<String>> {
-        let removed = teardown::remove_all(&self.netlink, &self.view.interface, &self.pins).await.result()?;
-        log::info!("removed {}", removed.join(", "));
+    async fn remove(&self, progress: &mut dyn FnMut()) -> anyhow::Result<Vec<String>> {
+        let removed = teardown::remove_all(&self.netlink, &self.view.interface, &self.pins, progress).await.result()?;
+        log::info!("removed {}", teardown::summary(&removed));
         Ok(removed)
     }
 
     async fn serve(&mut self, signals: &mut Signals) -> anyhow::Result<End> {
-        let [mut overlay, mut news, mut refresh, mut firewall, mut ageing] =
-            [OVERLAY_CHECK, NEWS, REFRESH, FIREWALL_CHECK, ageing::period(self.fdb_age)].map(|period| {
+        let ageing = ageing::period(self.fdb_age);
+        let periods = [OVERLAY_CHECK, NEWS, REFRESH, FIREWALL_CHECK, ageing, own_hooks::PAUSE, own_hooks::LOOK_AROUND];
+        let [mut overlay, mut news, mut refresh, mut firewall, mut ageing, mut hook, mut busy] =
+            periods.map(|period| {
                 let mut ticks = interval_at(Instant::now() + period, period);
                 // After a stop, once is enough.
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 ticks
             });
         let mut settled: Option<Instant> = None;
+        let mut settle = SETTLE;
         loop {
             tokio::select! {
                 () = signals.next() => return Ok(End::Signal),
                 request = self.control.next() => return Ok(End::Asked(request?)),
                 change = self.watch.next() => {
-                    if self.concerns(change?) {
-                        settled.get_or_insert_with(|| Instant::now() + SETTLE);
+                    if self.note(change?) {
+                        settled.get_or_insert_with(|| Instant::now() + settle);
                     }
                 }
                 () = sleep_until(settled.unwrap_or_else(Instant::now)), if settled.is_some() => {
                     settled = None;
+                    let start = Instant::now();
                     let done = self.follow_changes().await;
+                    // Where it takes long, in a burst of changes to thousands of devices, it is not done all the time.
+                    settle = SETTLE.max(4 * start.elapsed());
                     self.endure(done)?;
                 }
                 heard = self.complaints.next() => {
@@ -184,7 +193,15 @@ impl Agent {
                     self.endure(done)?;
                 }
                 _ = overlay.tick() => {
-                    let done = self.look_at_overlays().await;
+                    let done = self.take_a_turn().await;
+                    self.endure(done)?;
+                }
+                _ = hook.tick(), if self.own_hooks.is_at_work() => {
+                    let done = self.hook_one().await;
+                    self.endure(done)?;
+                }
+                _ = busy.tick() => {
+                    let done = self.look_for_busy();
                     self.endure(done)?;
                 }
                 _ = news.tick() => {
@@ -196,6 +213,7 @@ impl Agent {
                     self.endure(done)?;
                 }
                 _ = firewall.tick() => {
+                    self.look_again();
                     let done = self.test_firewall().await;
                     self.endure(done)?;
                 }
@@ -205,12 +223,6 @@ impl Agent {
                 }
             }
         }
-    }
-
-    async fn follow_changes(&mut self) -> anyhow::Result<()> {
-        self.look_at_overlays().await?;
-        self.look_at_own_address().await?;
-        self.look_up_next_hops().await
     }
 
     async fn refresh(&mut self) -> anyhow::Result<()> {
@@ -230,28 +242,6 @@ impl Agent {
             log::warn!("trying again: {error:#}");
         }
         Ok(())
-    }
-
-    /// True if a change may touch the next hops or our devices.
-    fn concerns(&self, change: Change) -> bool {
-        match change {
-            Change::Neighbour { oif, .. } => oif == self.view.ifindex || !self.is_ours(oif),
-            Change::Link(_)
-            | Change::LinkGone(_)
-            | Change::Route
-            | Change::Address(_)
-            | Change::Qdisc(_)
-            | Change::Filter(_)
-            | Change::Lost => true,
-        }
-    }
-
-    /// Neighbours on the overlay come and go with its traffic.
-    fn is_ours(&self, ifindex: u32) -> bool {
-        self.devices
-            .networks
-            .iter()
-            .any(|pair| pair.hidden == ifindex || pair.overlay.as_ref().is_some_and(|link| link.index == ifindex))
     }
 
     /// A driver that takes XDP programs but no metadata makes the XDP program pass every frame on: then it is only a cost.

@@ -1,7 +1,7 @@
 //! From the command line to a running mesh, in the order in which a failure does no harm.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fs,
     net::IpAddr,
     path::Path,
@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, bail, ensure};
 use aya::programs::TcAttachType;
 use l2mesh_common::tables::{Fact, PeerId};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     Agent, Receive, ReceiveMode,
@@ -19,12 +19,15 @@ use super::{
     events::News,
     identity::{Identity, identity},
     kernel_mode,
+    overlay::Overlays,
+    own_hooks::OwnHooks,
     signals::Signals,
 };
 use crate::{
     cli::{AttachArgs, Mode},
-    config::{Mesh, Severity, TxHook},
+    config::{Mesh, TxHook},
     dataplane::{
+        bridges,
         devices::{self, Devices, Known},
         fill::fill,
         hooks::{self, Hook, XdpOutcome},
@@ -34,11 +37,18 @@ use crate::{
         teardown,
         view::{Place, View},
     },
-    underlay::{Link, Netlink, complaints::Complaints, features::driver, watch::Watch},
+    underlay::{
+        Link, Netlink,
+        complaints::Complaints,
+        features::driver,
+        watch::{Change, Watch},
+    },
 };
 
 /// How long attach waits for the first answers of next hops before it says that it is up.
 const FIRST_ANSWERS: Duration = Duration::from_secs(2);
+/// How long it waits for carriers of its own devices, which others' changes of interfaces can hold up.
+const CARRIER: Duration = Duration::from_secs(10);
 /// Drivers whose XDP programs cannot pass metadata on (`xdp_prepare_buff(.., false)`; dataplane.md 5).
 const WITHOUT_METADATA: [&str; 7] = ["ena", "gve", "gvnic", "hv_netvsc", "mana", "vmxnet3", "xen-netfront"];
 
@@ -69,11 +79,8 @@ pub(crate) async fn start(
     if by_kernel.is_some() {
         identity.mesh.allows_mode_kernel(identity.own)?;
     }
-    for item in identity.mesh.not_yet() {
-        match item.severity {
-            Severity::Refuse => bail!("{}", item.text),
-            Severity::Warn => log::warn!("{}", item.text),
-        }
+    for text in identity.mesh.not_yet() {
+        log::warn!("{text}");
     }
     let owner = Owner::new(&link.name, link.index)?;
     let pins = PinDir::of(pin_root, &owner)?;
@@ -86,15 +93,15 @@ pub(crate) async fn start(
         ),
         State::Empty | State::Stale => {
             // What a killed attach left half made.
-            let gone = teardown::remove_all(&netlink, &link.name, &pins).await.result()?;
+            let gone = teardown::remove_all(&netlink, &link.name, &pins, &mut || ()).await.result()?;
             if !gone.is_empty() {
-                log::info!("removed what an earlier attach left: {}", gone.join(", "));
+                log::info!("removed what an earlier attach left: {}", teardown::summary(&gone));
             }
             false
         }
     };
     let built = build(args, by_kernel, &identity, &link, &owner, &pins, adopts, &netlink).await;
-    let (view, tables, object, devices, mode) = match built {
+    let (view, tables, object, devices, mode, own_hooks) = match built {
         Ok(built) => built,
         Err(error) => return Err(give_up(error, adopts, &netlink, &link, &pins).await),
     };
@@ -117,13 +124,16 @@ pub(crate) async fn start(
         unreachable: BTreeMap::new(),
         is_up: false,
         broken: BTreeSet::new(),
+        overlays: Overlays::default(),
+        own_hooks,
+        netns_cookie: owner.netns_cookie,
         told_fault: None,
         news: News::default(),
         complaints: hear_complaints(),
         links: BTreeMap::new(),
         paths: BTreeMap::new(),
     };
-    match agent.finish(adopts).await {
+    match agent.finish().await {
         Ok(()) => Ok(Some(agent)),
         Err(error) => Err(give_up(error, adopts, &agent.netlink, &link, &agent.pins).await),
     }
@@ -143,7 +153,7 @@ async fn give_up(error: anyhow::Error, adopts: bool, netlink: &Netlink, link: &L
     if adopts {
         return error.context("the mesh keeps forwarding as before, without an agent");
     }
-    for failure in &teardown::remove_all(netlink, &link.name, pins).await.failed {
+    for failure in &teardown::remove_all(netlink, &link.name, pins, &mut || ()).await.failed {
         log::error!("{failure:#}");
     }
     error
@@ -151,17 +161,15 @@ async fn give_up(error: anyhow::Error, adopts: bool, netlink: &Netlink, link: &L
 
 impl Agent {
     /// Egress programs, first next hops, overlay interfaces up.
-    async fn finish(&mut self, adopts: bool) -> anyhow::Result<()> {
-        for place in 0..self.devices.networks.len() {
-            let pair = &self.devices.networks[place];
-            self.netlink.set_up(pair.hidden).await?;
-            if let Some(overlay) = pair.overlay.clone() {
-                self.attach_egress(pair.vni, &overlay.name);
-                if !adopts {
-                    self.netlink.set_up(overlay.index).await?;
-                }
-            }
-        }
+    async fn finish(&mut self) -> anyhow::Result<()> {
+        let networks = &self.devices.networks;
+        // Those that were there before are as their user left them.
+        let new = networks.iter().filter(|pair| pair.is_new);
+        let overlays = new.filter_map(|pair| Some(pair.overlay.as_ref()?.index));
+        let ends: Vec<u32> = networks.iter().map(|pair| pair.hidden).chain(overlays).collect();
+        self.attach_egress_programs()?;
+        self.netlink.set_all_up(&ends).await?;
+        self.wait_for_carrier().await?;
         self.look_at_overlays().await?;
         let deadline = Instant::now() + FIRST_ANSWERS;
         loop {
@@ -169,11 +177,33 @@ impl Agent {
             if self.unreachable.is_empty() || Instant::now() > deadline {
                 break;
             }
-            // An answer is a change; so is much else.
-            drop(timeout(Duration::from_millis(100), self.watch.next()).await);
+            // An answer is a change of a neighbour; there may be thousands of others.
+            let pause = Instant::now() + Duration::from_millis(100);
+            while let Ok(change) = timeout_at(pause, self.watch.next()).await {
+                let change = change?;
+                if self.note(change) && matches!(change, Change::Neighbour { .. }) {
+                    break;
+                }
+            }
         }
         self.tell_missing();
         self.test_firewall().await
+    }
+
+    /// Of a pair, the end that came up first sends once the kernel has noticed that the other is there too
+    /// (`linkwatch_do_dev`): what it is given before is lost.
+    async fn wait_for_carrier(&self) -> anyhow::Result<()> {
+        let new: HashSet<u32> = self.devices.networks.iter().filter(|it| it.is_new).map(|it| it.hidden).collect();
+        let deadline = Instant::now() + CARRIER;
+        loop {
+            let start = Instant::now();
+            let links = self.netlink.links().await?;
+            let waiting = links.iter().filter(|link| new.contains(&link.index) && !link.running).count();
+            if waiting == 0 || start > deadline {
+                return Ok(());
+            }
+            sleep(start.elapsed()).await;
+        }
     }
 
     /// The one line that says that the mesh is up.
@@ -193,7 +223,7 @@ impl Agent {
     }
 }
 
-type Built = (View, Tables, Object, Devices, ReceiveMode);
+type Built = (View, Tables, Object, Devices, ReceiveMode, OwnHooks);
 
 #[expect(clippy::too_many_arguments, reason = "all that is known by then, each used once")]
 async fn build(
@@ -219,13 +249,15 @@ async fn build(
     let underlay = &identity.mesh.underlay;
     devices::refuse_port(&view, underlay.private_port, &known_devices)?;
     pins.create()?;
-    let devices = devices::ensure(netlink, &view, underlay.private_port, &known_devices).await?;
+    let mut devices = devices::ensure(netlink, &view, underlay.private_port, &known_devices).await?;
     let mut object = Object::load(pins, underlay.fdb_size)?;
     let mut tables = Tables::open(pins)?;
     fill(&mut tables, &view, &devices)?;
     tables.set_fact(Fact::UdpPort, &devices.port_text(view.port))?;
     hooks::fill_calls(&mut object, pins, &mut tables)?;
-    attach_overlays(&mut object, pins, &devices, netlink).await?;
+    bridges::ensure(netlink, &view, &mut devices, &mut tables).await?;
+    let own_hooks = OwnHooks::attach(&mut object, pins, netlink, view.ifindex, &devices).await?;
+    hooks::attach_tc(&mut object, pins, ingress(&devices.helper.name, Tc::Helper))?;
     let mode = match by_kernel {
         Some(mode) => {
             kernel_mode::leave_underlay(pins, &devices)?;
@@ -236,24 +268,7 @@ async fn build(
     tables.set_fact(Fact::Mode, &mode.to_string())?;
     // Last: from here on the pins are those of a whole attach.
     tables.meta.set(0, owner.meta()?, 0).context("cannot write META")?;
-    Ok((view, tables, object, devices, mode))
-}
-
-/// The programs on devices that we made.
-async fn attach_overlays(
-    object: &mut Object,
-    pins: &PinDir,
-    devices: &Devices,
-    netlink: &Netlink,
-) -> anyhow::Result<()> {
-    for pair in &devices.networks {
-        let hidden =
-            netlink.link_by_index(pair.hidden).await?.context("the hidden peer is gone: somebody removed it")?;
-        let hook =
-            Hook { interface: &hidden.name, program: Tc::Overlay, side: TcAttachType::Ingress, vni: Some(pair.vni) };
-        hooks::attach_tc(object, pins, hook)?;
-    }
-    hooks::attach_tc(object, pins, ingress(&devices.helper.name, Tc::Helper))
+    Ok((view, tables, object, devices, mode, own_hooks))
 }
 
 fn ingress(interface: &str, program: Tc) -> Hook<'_> {
@@ -295,7 +310,7 @@ fn attach_underlay(wanted: Mode, object: &mut Object, pins: &PinDir, view: &View
 fn known(tables: &Tables) -> anyhow::Result<(Vec<(IpAddr, PeerId)>, Known)> {
     let peers = tables.vteps.iter().map(|entry| entry.map(|(address, id)| (address.ip(), id)));
     let pairs =
-        tables.networks.iter().map(|entry| entry.map(|(vni, network)| (vni, network.port_ifindex, network.mac)));
+        tables.networks.iter().map(|entry| entry.map(|(vni, network)| (vni, (network.port_ifindex, network.mac))));
     let settings = tables.settings.get(&0, 0)?;
     let helper = Some((settings.helper_ifindex, settings.helper_port, settings.port));
     Ok((peers.collect::<Result<_, _>>()?, Known { pairs: pairs.collect::<Result<_, _>>()?, helper }))

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     cli::CheckArgs,
-    config::{ConfigError, ConfigErrors, Mesh, Network, Node, NotYet, OVERHEAD_IPV6, Severity},
+    config::{ConfigError, ConfigErrors, Mesh, Network, Node, OVERHEAD_IPV6},
 };
 
 /// MTU of Ethernet in octets: the summary assumes it of the underlay.
@@ -25,10 +25,7 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<()> {
     } else if let Ok(mesh) = &mesh {
         stdout.write_all(table(mesh).as_bytes())?;
     }
-    match mesh?.not_yet().into_iter().find(|item| item.severity == Severity::Refuse) {
-        Some(refused) => anyhow::bail!("{}: {}", args.config.display(), refused.text),
-        None => Ok(()),
-    }
+    mesh.map(drop).map_err(Into::into)
 }
 
 /// The result for programs.
@@ -38,7 +35,7 @@ struct Summary<'a> {
     errors: &'a [ConfigError],
     nodes: Vec<NodeSummary<'a>>,
     networks: Vec<NetworkSummary<'a>>,
-    not_yet: Vec<NotYet>,
+    not_yet: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -116,10 +113,7 @@ fn table(mesh: &Mesh) -> String {
     if !not_yet.is_empty() {
         text.push('\n');
     }
-    text.extend(not_yet.into_iter().map(|NotYet { severity, text }| match severity {
-        Severity::Refuse => format!("attach will refuse: {text}\n"),
-        Severity::Warn => format!("attach will warn: {text}\n"),
-    }));
+    text.extend(not_yet.into_iter().map(|text| format!("attach will warn: {text}\n")));
     text
 }
 

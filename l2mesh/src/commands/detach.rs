@@ -70,7 +70,7 @@ async fn detach(interface: &str, pin_root: &Path) -> anyhow::Result<Vec<String>>
         pins.push(PinDir::of(pin_root, &Owner::new(interface, link.index)?)?);
     }
     for found in pins {
-        removed.extend(teardown::remove_all(&netlink, interface, &found).await.result()?);
+        removed.extend(teardown::remove_all(&netlink, interface, &found, &mut || ()).await.result()?);
     }
     drop(held);
     Ok(removed)

@@ -90,6 +90,8 @@ pub(crate) struct NetworkRow {
     pub(crate) mac: String,
     /// Octets.
     pub(crate) mtu: u32,
+    /// Null unless the configuration names one.
+    pub(crate) bridge: Option<String>,
     pub(crate) members: Vec<String>,
     pub(crate) macs: usize,
     /// Flooded frames per second.
@@ -218,6 +220,7 @@ pub(crate) fn networks(tables: &Tables, vni: Option<u32>) -> anyhow::Result<Vec<
         *macs.entry(key.vni).or_default() += 1;
     }
     let networks: BTreeMap<u32, Network> = tables.networks.iter().collect::<Result<_, _>>()?;
+    let names: Vec<String> = (0..tables.peers.len()).map(|peer| tables.label(LabelKey::peer(peer))).collect();
     let rows =
         networks.into_iter().filter(|(id, _)| vni.is_none_or(|vni| vni == *id)).map(|(id, network)| NetworkRow {
             name: tables.label(LabelKey::network(id)),
@@ -228,9 +231,11 @@ pub(crate) fn networks(tables: &Tables, vni: Option<u32>) -> anyhow::Result<Vec<
             mac: network.mac.to_string(),
             // A veth end takes 18 octets more than its MTU.
             mtu: network.max_frame.saturating_sub(18),
-            members: (0..tables.peers.len())
-                .filter(|&peer| network.has_member(peer))
-                .map(|peer| tables.label(LabelKey::peer(peer)))
+            bridge: tables.label(LabelKey::bridge(id)).parse().ok().map(interface),
+            members: (0..)
+                .zip(&names)
+                .filter(|(peer, _)| network.has_member(*peer))
+                .map(|(_, it)| it.clone())
                 .collect(),
             macs: macs.get(&id).copied().unwrap_or(0),
             storm_limit: network.storm_limit,
@@ -411,7 +416,7 @@ pub(crate) fn networks_table(rows: &[NetworkRow]) -> String {
         let interface = match &*it.interface {
             "" if it.transmit.starts_with("down") => "(gone)".to_owned(),
             "" => "(in another namespace)".to_owned(),
-            name => name.to_owned(),
+            name => it.bridge.as_ref().map_or_else(|| name.to_owned(), |bridge| format!("{name} in {bridge}")),
         };
         vec![
             it.name.clone(),

@@ -9,7 +9,7 @@ use l2mesh_common::{
 use serde::Serialize;
 
 use super::{
-    maps::{CounterRow, NetworkRow, PeerRow, counters, networks, networks_table, peers},
+    maps::{CounterRow, NetworkRow, PeerRow, counters, networks, networks_table, peers, vni_text},
     output::{Attached, attached, table},
 };
 use crate::{agent::control::live_agent, cli::StatusArgs};
@@ -85,6 +85,25 @@ impl Status {
     }
 }
 
+/// Every network, or how many there are if they are too many to look at.
+fn networks_text(rows: &[NetworkRow]) -> String {
+    const SHOWN: usize = 20;
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return networks_table(rows) };
+    if rows.len() <= SHOWN {
+        return networks_table(rows);
+    }
+    let (number, macs) = (rows.len(), rows.iter().map(|row| row.macs).sum::<usize>());
+    let starts = |text: &str| rows.iter().filter(|row| row.transmit.starts_with(text)).count();
+    let away = rows.iter().filter(|row| row.interface.is_empty()).count();
+    let (shortcut, hidden, down) = (starts("egress shortcut"), starts("hidden peer"), starts("down"));
+    let (from, to) = (vni_text(first.vni), vni_text(last.vni));
+    format!(
+        "networks\n  {number} with VNI {from} to {to}, {macs} MAC addresses: `l2mesh maps networks` lists them\n  \
+         transmit: {shortcut} by the egress shortcut, {hidden} by the hidden peer ({away} interfaces are in other \
+         namespaces), {down} are down\n"
+    )
+}
+
 impl std::fmt::Display for Status {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let agent = self.agent.map_or_else(|| "not running, paths frozen".to_owned(), |pid| format!("process {pid}"));
@@ -113,7 +132,7 @@ impl std::fmt::Display for Status {
             ]
         });
         let header = ["peer", "address", "kind", "path", "state", "mtu", "sent", "received"];
-        write!(f, "\n{}", networks_table(&self.networks))?;
+        write!(f, "\n{}", networks_text(&self.networks))?;
         write!(f, "\n{}", table("peers", &header, &cells.collect::<Vec<_>>(), &[5, 6, 7]))?;
         if !self.notable.is_empty() {
             let cells = self.notable.iter().map(|it| vec![it.verdict.into(), it.frames.to_string(), it.meaning.into()]);

@@ -95,12 +95,16 @@ pub(super) enum Source<'a> {
 #[derive(Debug)]
 pub(super) struct Report<'a> {
     source: Source<'a>,
+    /// Where each line of the file ends, octets from its start.
+    ends: Vec<usize>,
     errors: Vec<ConfigError>,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(source: Source<'a>) -> Self {
-        Self { source, errors: Vec::new() }
+        let text = if let Source::File { text, .. } = source { text } else { "" };
+        let ends = text.bytes().enumerate().filter(|(_, octet)| *octet == b'\n').map(|(offset, _)| offset);
+        Self { source, ends: ends.collect(), errors: Vec::new() }
     }
 
     pub(super) fn error(&mut self, origin: Origin, text: impl Into<String>) {
@@ -109,9 +113,9 @@ impl<'a> Report<'a> {
 
     pub(super) fn location(&self, origin: Origin) -> Location {
         match (self.source, origin) {
-            (Source::File { name, text }, Origin::Offset(offset)) => {
-                let before = text.bytes().take(offset);
-                Location { place: name.into(), line: Some(before.filter(|&octet| octet == b'\n').count() + 1) }
+            (Source::File { name, .. }, Origin::Offset(offset)) => {
+                let line = self.ends.partition_point(|&end| end < offset) + 1;
+                Location { place: name.into(), line: Some(line) }
             }
             (Source::File { name, .. }, _) => Location { place: name.into(), line: None },
             (Source::Flags, Origin::Flag(flag)) => Location { place: flag.into(), line: None },

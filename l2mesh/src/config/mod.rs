@@ -34,7 +34,6 @@ use l2mesh_common::wire::{MacAddr, Vni};
 pub(crate) use error::{ConfigError, ConfigErrors, Location};
 pub(crate) use flags::MeshFlags;
 pub(crate) use host::{Host, ResolveError};
-pub(crate) use not_yet::{NotYet, Severity};
 pub(crate) use text::{Cidr, interface_problem, is_host_name, name_problem};
 
 use error::Source;

@@ -1,6 +1,6 @@
 //! The networks: each with its own name, VNI and device, its members and what is known of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use l2mesh_common::wire::{InvalidVni, MacAddr, Vni};
 
@@ -263,7 +263,7 @@ fn distinct_vnis(report: &mut Report<'_>, raw: &[At<RawNetwork>], networks: &[Op
 
 /// Every device of the mesh needs a name that the kernel takes and that nothing else of the mesh has.
 fn device_names(report: &mut Report<'_>, raw: &[At<RawNetwork>], networks: &[Option<Network>], labels: &[String]) {
-    let vnis: Vec<Vni> = networks.iter().flatten().map(|network| network.vni).collect();
+    let vnis: BTreeSet<Vni> = networks.iter().flatten().map(|network| network.vni).collect();
     let mut interfaces = BTreeMap::new();
     for (index, At { value: raw, origin }) in raw.iter().enumerate() {
         let label = &labels[index];
@@ -283,8 +283,14 @@ fn device_names(report: &mut Report<'_>, raw: &[At<RawNetwork>], networks: &[Opt
             report.error(origin, text);
         }
     }
+    let mut bridges = BTreeMap::new();
     for (At { value: raw, .. }, label) in raw.iter().zip(labels) {
         let Some(At { value: bridge, origin }) = &raw.bridge else { continue };
+        if let Some(first) = bridges.insert(bridge.as_str(), label) {
+            let text =
+                format!("{label}: bridge {bridge:?} is also that of {first}: it would join both, write another name");
+            report.error(*origin, text);
+        }
         if let Some(problem) = text::interface_problem(bridge) {
             report.error(*origin, format!("{label}: bridge {bridge:?}: {problem}: write another name"));
         } else if is_hidden(bridge, &vnis) {
@@ -297,11 +303,15 @@ fn device_names(report: &mut Report<'_>, raw: &[At<RawNetwork>], networks: &[Opt
     }
 }
 
-/// True for the hidden names of design.md 7: `l2mk` + anything, and `l2p` + VNI (+ `x` + anything) of a network here.
-fn is_hidden(name: &str, vnis: &[Vni]) -> bool {
+/// True for the hidden names of design.md 7: `l2mk` and `l2mh` + number, and `l2p` + VNI (+ `x` + anything) of a network here.
+fn is_hidden(name: &str, vnis: &BTreeSet<Vni>) -> bool {
     let peer_of = |name: &str| {
         let digits = name.split_once('x').map_or(name, |(digits, _)| digits);
-        vnis.iter().any(|vni| format!("{:x}", vni.get()) == digits)
+        let vni = u32::from_str_radix(digits, 16).ok().and_then(|vni| Vni::new(vni).ok());
+        // Written as we write it: no zeros before, no capitals.
+        vni.is_some_and(|vni| vnis.contains(&vni) && format!("{:x}", vni.get()) == digits)
     };
-    name.starts_with("l2mk") || name.strip_prefix("l2p").is_some_and(peer_of)
+    let numbered =
+        |prefix| name.strip_prefix(prefix).is_some_and(|rest: &str| rest.starts_with(|c: char| c.is_ascii_digit()));
+    name.starts_with("l2mk") || numbered("l2mh") || name.strip_prefix("l2p").is_some_and(peer_of)
 }

@@ -48,7 +48,6 @@ fn the_example() {
     assert_eq!((lan.name.as_str(), lan.vni.get(), lan.interface.as_str()), ("lan", 0xff01, "l2mff01"));
     assert_eq!(lan.members, [0, 1, 2]);
     assert_eq!(lan.addresses[&1], ["10.8.0.2/24".parse().expect("an address")]);
-    assert!(mesh.not_yet().iter().all(|not_yet| not_yet.severity == Severity::Warn));
 }
 
 #[test]
@@ -91,18 +90,15 @@ fn every_key() {
 fn what_is_not_there_yet() {
     let mut mesh = Mesh::from_toml(include_str!("tests/every-key.toml"), "mesh.toml").expect("valid");
     mesh.resolve(|_| Ok(vec!["2001:db8::2".parse().expect("an address")])).expect("one address each");
-    let shown: Vec<_> = mesh.not_yet().into_iter().map(|n| format!("{:?} {}", n.severity, n.text)).collect();
     assert_eq!(
-        shown,
+        mesh.not_yet(),
         [
-            "Warn [probe]: paths are not watched in this version, every peer is reached directly",
-            "Warn node \"a\": relay: this version does not relay",
-            "Warn node \"b\": relays: this version does not relay",
-            "Refuse network \"lan\": bridge: this version makes no bridge, remove the key and make lan0 a port of br0 \
-             yourself",
+            "[probe]: paths are not watched in this version, every peer is reached directly",
+            "node \"a\": relay: this version does not relay",
+            "node \"b\": relays: this version does not relay",
         ]
     );
-    assert_eq!(parsed("end:", "").not_yet(), []);
+    assert_eq!(parsed("end:", "").not_yet(), [""; 0]);
 }
 
 #[test]

@@ -1,15 +1,25 @@
 //! The devices of a mesh: found by alias, made where missing (design.md 3 and 7).
 
 use std::{
-    io, iter,
+    collections::{HashMap, HashSet},
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
 };
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 use l2mesh_common::wire::MacAddr;
 
-use super::view::{NetworkView, View};
-use crate::underlay::{self, Link, Netlink, create::VethPair, features::switch_features};
+use super::{
+    bridges,
+    headroom::make_headroom,
+    view::{NetworkView, View},
+};
+use crate::underlay::{
+    self, Link, Netlink,
+    change::TOGETHER,
+    create::{VethLinks, VethPair},
+    features::switch_features,
+};
 
 /// Offloads that the stack must not leave to the overlay interface. Without these it segments nested tunnels before us,
 /// where `bpf_skb_adjust_room` would refuse them whole (dataplane.md pitfall 3), and so for what that helper does not know.
@@ -59,19 +69,23 @@ pub(crate) struct Pair {
     pub(crate) vni: u32,
     /// Index of the hidden end, in our namespace always.
     pub(crate) hidden: u32,
+    /// Its name.
+    pub(crate) hidden_name: String,
     /// The overlay interface while it is in our namespace.
     pub(crate) overlay: Option<Link>,
+    /// True if this attach made them.
+    pub(crate) is_new: bool,
+    /// True while the overlay interface is a port of a bridge, whoever made it one.
+    pub(crate) is_bridge_port: bool,
     /// Its MAC address as last seen.
     pub(crate) mac: MacAddr,
-    /// It was a port of a bridge when it was last looked at.
-    pub(crate) is_bridge_port: bool,
 }
 
 /// Which devices an earlier attach had, as its tables say.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
-    /// VNI, hidden end, MAC address of the overlay interface.
-    pub(crate) pairs: Vec<(u32, u32, MacAddr)>,
+    /// By VNI: hidden end, MAC address of the overlay interface.
+    pub(crate) pairs: HashMap<u32, (u32, MacAddr)>,
     /// Index of the helper device, its UDP port, the mesh port.
     pub(crate) helper: Option<(u32, u16, u16)>,
 }
@@ -86,17 +100,19 @@ pub(crate) async fn ensure(
     wants_private_port: bool,
     known: &Known,
 ) -> anyhow::Result<Devices> {
-    let links = netlink.links_with_alias(&View::alias_prefix(&view.interface)).await?;
+    let links = netlink.links().await?;
+    bridges::refuse(netlink, view, &links).await?;
     let mut made = Vec::new();
     match ensure_networks(netlink, view, known, &links, &mut made).await {
         Ok(networks) => {
-            let (helper, helper_port) = ensure_rest(netlink, view, wants_private_port, links, known, &networks).await?;
+            let (helper, helper_port) =
+                ensure_rest(netlink, view, wants_private_port, &links, known, &networks).await?;
             Ok(Devices { helper, helper_port, is_private: wants_private_port, networks })
         }
         Err(error) => {
             // The mesh that was there before goes on without what was to be added.
-            for hidden in made {
-                netlink.delete(hidden).await?;
+            for some in made.chunks(TOGETHER) {
+                netlink.delete_together(some).await?;
             }
             Err(error)
         }
@@ -111,28 +127,47 @@ async fn ensure_networks(
     links: &[Link],
     made: &mut Vec<u32>,
 ) -> anyhow::Result<Vec<Pair>> {
+    let mut ends: HashMap<u32, Vec<&Link>> = HashMap::new();
+    for link in links {
+        if let Some(vni) = view.vni_of(link) {
+            ends.entry(vni).or_default().push(link);
+        }
+    }
+    let (mut pairs, mut missing, mut in_the_way) = (HashMap::new(), Vec::new(), Vec::new());
+    for network in &view.networks {
+        let ends = ends.remove(&network.vni).unwrap_or_default();
+        let before = known.pairs.get(&network.vni);
+        if let Some(&(hidden, mac)) = before
+            && let Some(end) = ends.iter().find(|end| end.index == hidden)
+        {
+            let overlay = ends.iter().find(|end| end.index != hidden).copied().cloned();
+            let mac = overlay.as_ref().and_then(|link| link.mac).unwrap_or(mac);
+            let hidden_name = end.name.clone();
+            let pair =
+                Pair { vni: network.vni, hidden, hidden_name, overlay, is_new: false, is_bridge_port: false, mac };
+            pairs.insert(network.vni, pair);
+        } else {
+            missing.push(network);
+            in_the_way.extend(ends);
+        }
+    }
+    // What is left in `ends` is in no network any more: it may have a name that is wanted now.
+    let names: HashSet<&str> = missing.iter().map(|network| &*network.interface).collect();
+    in_the_way.extend(ends.into_values().flatten().filter(|link| names.contains(&*link.name)));
+    for some in in_the_way.chunks(TOGETHER) {
+        netlink.delete_together(&some.iter().map(|link| link.index).collect::<Vec<_>>()).await?;
+    }
+    let gone: HashSet<u32> = in_the_way.iter().map(|link| link.index).collect();
+    let names: HashSet<&str> = links.iter().filter(|it| !gone.contains(&it.index)).map(|it| &*it.name).collect();
+    for pair in make(netlink, view, &missing, &names, made).await? {
+        pairs.insert(pair.vni, pair);
+    }
     let mut networks = Vec::new();
     for network in &view.networks {
-        let alias = view.alias(network.vni);
-        let ends: Vec<&Link> = links.iter().filter(|link| link.alias.as_deref() == Some(&*alias)).collect();
-        let before = known
-            .pairs
-            .iter()
-            .find(|(vni, hidden, _)| *vni == network.vni && ends.iter().any(|end| end.index == *hidden));
-        let mut pair = if let Some(&(vni, hidden, mac)) = before {
-            let overlay = ends.into_iter().find(|end| end.index != hidden).cloned();
-            let mac = overlay.as_ref().and_then(|link| link.mac).unwrap_or(mac);
-            Pair { vni, hidden, overlay, mac, is_bridge_port: false }
-        } else {
-            for end in ends {
-                netlink.delete(end.index).await?;
-            }
-            let pair = make(netlink, view, network).await?;
-            made.push(pair.hidden);
-            pair
-        };
+        let mut pair = pairs.remove(&network.vni).context("two networks have one VNI")?;
         if let Some(overlay) = &mut pair.overlay {
             dress(netlink, network, overlay).await?;
+            pair.mac = overlay.mac.unwrap_or(pair.mac);
         }
         networks.push(pair);
     }
@@ -144,47 +179,58 @@ async fn ensure_rest(
     netlink: &Netlink,
     view: &View,
     wants_private_port: bool,
-    links: Vec<Link>,
+    links: &[Link],
     known: &Known,
     networks: &[Pair],
 ) -> anyhow::Result<(Link, u16)> {
-    for link in &links {
-        let is_wanted = |network: &NetworkView| link.alias.as_deref() == Some(&*view.alias(network.vni));
-        let is_ours = [view.helper_alias(), view.headroom_alias()].iter().any(|it| link.alias.as_ref() == Some(it));
-        if !is_ours && !view.networks.iter().any(is_wanted) {
-            netlink.delete(link.index).await?;
-        }
+    let wanted: HashSet<u32> = view.networks.iter().map(|network| network.vni).collect();
+    let unwanted = links.iter().filter(|link| view.vni_of(link).is_some_and(|vni| !wanted.contains(&vni)));
+    for some in unwanted.map(|link| link.index).collect::<Vec<_>>().chunks(TOGETHER) {
+        netlink.delete_together(some).await?;
     }
-    let helper = links.into_iter().find(|link| link.alias.as_deref() == Some(&*view.helper_alias()));
+    let helper = links.iter().find(|link| link.alias.as_deref() == Some(&*view.helper_alias())).cloned();
     let (helper, helper_port) = ensure_helper(netlink, view, wants_private_port, helper, known).await?;
     make_headroom(netlink, view, &helper, networks).await;
     Ok((helper, helper_port))
 }
 
-async fn make(netlink: &Netlink, view: &View, network: &NetworkView) -> anyhow::Result<Pair> {
-    let hidden = match netlink.link_by_name(&format!("l2p{:x}", network.vni)).await? {
-        None => format!("l2p{:x}", network.vni),
-        Some(_) => format!("l2p{:x}x{}", network.vni, view.ifindex),
-    };
-    let pair = VethPair {
+/// Pairs for networks that have none. `taken` are the names of all devices; the new ones are noted in `made`.
+async fn make(
+    netlink: &Netlink,
+    view: &View,
+    networks: &[&NetworkView],
+    taken: &HashSet<&str>,
+    made: &mut Vec<u32>,
+) -> anyhow::Result<Vec<Pair>> {
+    let texts = networks.iter().map(|network| {
+        let hidden = format!("l2p{:x}", network.vni);
+        let hidden = if taken.contains(&*hidden) { format!("{hidden}x{}", view.ifindex) } else { hidden };
+        (hidden, view.alias(network.vni))
+    });
+    let texts: Vec<(String, String)> = texts.collect();
+    let pairs = networks.iter().zip(&texts).map(|(network, (hidden, alias))| VethPair {
         overlay: &network.interface,
         overlay_mtu: network.mtu,
         overlay_mac: Some(network.mac),
-        hidden: &hidden,
-        alias: &view.alias(network.vni),
-    };
-    let links = netlink.create_veth_pair(pair).await?;
-    switch_features(&links.overlay.name, &UNWANTED_OFFLOADS, false)?;
-    Ok(Pair {
+        hidden,
+        alias,
+    });
+    let links = netlink.create_veth_pairs(&pairs.collect::<Vec<_>>()).await?;
+    made.extend(links.iter().map(|it| it.hidden.index));
+    switch_features(links.iter().map(|it| &*it.overlay.name), &UNWANTED_OFFLOADS, false)?;
+    let pairs = networks.iter().zip(links).map(|(network, VethLinks { overlay, hidden })| Pair {
         vni: network.vni,
-        hidden: links.hidden.index,
-        mac: links.overlay.mac.unwrap_or(network.mac),
-        overlay: Some(links.overlay),
+        hidden: hidden.index,
+        hidden_name: hidden.name,
+        mac: overlay.mac.unwrap_or(network.mac),
+        overlay: Some(overlay),
+        is_new: true,
         is_bridge_port: false,
-    })
+    });
+    Ok(pairs.collect())
 }
 
-/// Name, MTU and addresses as configured.
+/// Name, MTU and MAC address as configured; the latter unless somebody gave it another.
 async fn dress(netlink: &Netlink, network: &NetworkView, overlay: &mut Link) -> anyhow::Result<()> {
     if overlay.name != network.interface {
         netlink.rename(overlay.index, &network.interface).await?;
@@ -194,8 +240,9 @@ async fn dress(netlink: &Netlink, network: &NetworkView, overlay: &mut Link) -> 
         netlink.set_mtu(overlay.index, network.mtu).await?;
         overlay.mtu = network.mtu;
     }
-    for address in &network.addresses {
-        netlink.add_address(overlay.index, address.address, address.prefix).await?;
+    if overlay.mac != Some(network.mac) && overlay.mac.is_some_and(|mac| network.gives(mac)) {
+        netlink.set_mac(overlay.index, network.mac).await?;
+        overlay.mac = Some(network.mac);
     }
     Ok(())
 }
@@ -271,32 +318,4 @@ fn taken(port: u16, reason: &str) -> String {
         "UDP port {port} belongs to another program or vxlan device, and {reason} the helper device must hold it, because it \
          sends to the port that it holds: free it, or give the mesh another port on every host"
     )
-}
-
-/// [`ensure_headroom`], without which everything works too, a little slower.
-pub(crate) async fn make_headroom(netlink: &Netlink, view: &View, helper: &Link, networks: &[Pair]) {
-    if let Err(error) = ensure_headroom(netlink, view, helper, networks).await {
-        log::info!("small frames are copied once to make room for the outer header: {error}");
-    }
-}
-
-/// Small frames that this host sends come with 16 octets of room, and `bpf_skb_adjust_room` then copies each. A bridge asks
-/// its ports to give as much room as any of them needs (`br_add_if`, `veth_set_rx_headroom`), and vxlan devices need what an
-/// outer header takes: so the hidden ends and the helper become ports of one that is never up.
-async fn ensure_headroom(
-    netlink: &Netlink,
-    view: &View,
-    helper: &Link,
-    networks: &[Pair],
-) -> Result<(), underlay::Error> {
-    let alias = view.headroom_alias();
-    let found = netlink.links_with_alias(&alias).await?.into_iter().next();
-    let bridge = match found {
-        Some(bridge) => bridge,
-        None => netlink.create_bridge(&format!("l2mh{}", view.ifindex), &alias).await?,
-    };
-    for port in iter::once(helper.index).chain(networks.iter().map(|pair| pair.hidden)) {
-        netlink.set_master(port, bridge.index).await?;
-    }
-    Ok(())
 }

@@ -192,15 +192,14 @@ fn write_fdb(tables: &mut Tables, view: &View, others: &HashSet<PeerId>) -> anyh
             wanted.insert(key);
         }
     }
-    let is_member = |vni: u32, peer: PeerId| {
-        view.networks.iter().any(|network| network.vni == vni && network.members.contains(&peer))
-    };
+    let members: HashSet<(u32, PeerId)> =
+        view.networks.iter().flat_map(|it| it.members.iter().map(|&peer| (it.vni, peer))).collect();
     for found in tables.fdb.iter().collect::<Result<Vec<_>, _>>()? {
         let (key, entry) = found;
         let goes = if entry.is_static() {
             !wanted.contains(&key)
         } else {
-            others.contains(&entry.peer) || !is_member(key.vni, entry.peer)
+            others.contains(&entry.peer) || !members.contains(&(key.vni, entry.peer))
         };
         if goes {
             remove(&mut tables.fdb, &key)?;
@@ -236,8 +235,8 @@ fn keep_neighbours(tables: &mut Tables, view: &View, others: &HashSet<PeerId>) -
 }
 
 fn write_labels(tables: &mut Tables, view: &View) -> anyhow::Result<()> {
-    let facts: Vec<_> =
-        tables.labels.iter().filter_map(Result::ok).filter(|(key, _)| key.kind == LabelKey::FACT).collect();
+    let stays = |key: &LabelKey| matches!(key.kind, LabelKey::FACT | LabelKey::BRIDGE);
+    let facts: Vec<_> = tables.labels.iter().filter_map(Result::ok).filter(|(key, _)| stays(key)).collect();
     let peers = view.peers.iter().map(|peer| (LabelKey::peer(peer.id), Label::new(&peer.name)));
     let networks = view.networks.iter().map(|network| (LabelKey::network(network.vni), Label::new(&network.name)));
     reconcile(&mut tables.labels, peers.chain(networks).chain(facts))?;

@@ -3,13 +3,13 @@
 use std::{
     ffi::CString,
     io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
     path::Path,
 };
 
 use anyhow::{Context as _, anyhow};
 use aya::programs::{
-    LinkOrder, ProgramError, SchedClassifier, TcAttachType, XdpMode,
+    LinkOrder, ProgramError, TcAttachType, XdpMode,
     links::{FdLink, PinnedLink},
     tc::{SchedClassifierLink, TcAttachOptions},
     xdp::XdpLink,
@@ -22,6 +22,7 @@ use super::{
     pins::PinDir,
     tables::Tables,
 };
+use crate::underlay::Netlink;
 
 /// What the pins of links begin with.
 pub(crate) const LINK: &str = "link-";
@@ -49,21 +50,16 @@ impl Hook<'_> {
 /// Attaches a TC program behind those that are there, or replaces the program of the pinned link. A pinned link whose
 /// interface is gone is made anew.
 pub(crate) fn attach_tc(object: &mut Object, pins: &PinDir, hook: Hook<'_>) -> anyhow::Result<()> {
-    let path = pins.pin(&hook.pin());
-    let program = object.tc(pins, hook.program)?;
-    if path.exists() {
-        let link =
-            FdLink::from(PinnedLink::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?);
-        if SchedClassifierLink::try_from(link).is_ok_and(|link| program.attach_to_link(link).is_ok()) {
-            return Ok(());
-        }
-        std::fs::remove_file(&path).with_context(|| format!("cannot remove the pin {}", path.display()))?;
+    if update_tc(object, pins, hook)? {
+        return Ok(());
     }
+    let program = object.tc(pins, hook.program)?;
     let options = TcAttachOptions::TcxOrder(LinkOrder::last());
     let id = program.attach_with_options(hook.interface, hook.side, options).with_context(|| {
         format!("cannot attach {} to {}: Linux 6.6 is needed (tcx)", hook.program.name(), hook.interface)
     })?;
     let link = FdLink::try_from(program.take_link(id)?).map_err(|error| anyhow!("not a tcx link: {error}"))?;
+    let path = pins.pin(&hook.pin());
     link.pin(&path).with_context(|| format!("cannot pin {}", path.display()))?;
     Ok(())
 }
@@ -72,6 +68,40 @@ pub(crate) fn attach_tc(object: &mut Object, pins: &PinDir, hook: Hook<'_>) -> a
 pub(crate) fn fill_calls(object: &mut Object, pins: &PinDir, tables: &mut Tables) -> anyhow::Result<()> {
     let program = object.tc(pins, Tc::TooBig)?.fd()?;
     tables.calls.set(CALL_TOO_BIG, program, 0).context("cannot write CALLS")
+}
+
+/// Replaces the program of a pinned link. False if there is none, or its interface is gone: then it is not pinned any more.
+pub(crate) fn update_tc(object: &mut Object, pins: &PinDir, hook: Hook<'_>) -> anyhow::Result<bool> {
+    let path = pins.pin(&hook.pin());
+    if !path.exists() {
+        return Ok(false);
+    }
+    let program = object.tc(pins, hook.program)?;
+    let link = FdLink::from(PinnedLink::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?);
+    if SchedClassifierLink::try_from(link).is_ok_and(|link| program.attach_to_link(link).is_ok()) {
+        return Ok(true);
+    }
+    std::fs::remove_file(&path).with_context(|| format!("cannot remove the pin {}", path.display()))?;
+    Ok(false)
+}
+
+/// The number of the block of filters that many hidden ends share ([`crate::underlay::blocks`]): "l2" and the underlay
+/// interface, in a namespace that has few of them, if any.
+pub(crate) const fn block(ifindex: u32) -> u32 {
+    0x6c32_0000 ^ ifindex
+}
+
+/// Attaches a program to many hidden ends at once, which are down if it is for the first time.
+pub(crate) async fn attach_block(
+    object: &mut Object,
+    pins: &PinDir,
+    netlink: &Netlink,
+    ifindex: u32,
+    devices: &[u32],
+) -> anyhow::Result<()> {
+    netlink.share_ingress(devices, block(ifindex)).await?;
+    let program = object.tc(pins, Tc::Overlay)?.fd()?;
+    Ok(netlink.set_block_program(block(ifindex), Tc::Overlay.name(), program.as_fd()).await?)
 }
 
 /// What came of an attempt at native XDP.
@@ -144,25 +174,34 @@ fn detach_pinned(path: &Path) -> io::Result<()> {
     const BPF_LINK_DETACH: libc::c_long = 34;
     let name = CString::new(path.as_os_str().as_encoded_bytes())?;
     // pathname; then bpf_fd and file_flags, which stay zero.
-    let number = bpf(BPF_OBJ_GET, [name.as_ptr() as u64, 0])?;
+    let number = bpf(BPF_OBJ_GET, &mut [name.as_ptr() as u64, 0])?;
     #[expect(unsafe_code, reason = "a new descriptor from a system call")]
     // SAFETY: the kernel has just made it for us.
     let link = unsafe { OwnedFd::from_raw_fd(number) };
-    bpf(BPF_LINK_DETACH, [u64::from(link.as_raw_fd().cast_unsigned()), 0]).map(drop)
+    bpf(BPF_LINK_DETACH, &mut [u64::from(link.as_raw_fd().cast_unsigned()), 0]).map(drop)
 }
 
-#[expect(unsafe_code, reason = "aya does not detach pinned links")]
-fn bpf(command: libc::c_long, attributes: [u64; 2]) -> io::Result<i32> {
+#[expect(unsafe_code, reason = "aya does not detach pinned links, and does more than count programs")]
+fn bpf(command: libc::c_long, attributes: &mut [u64]) -> io::Result<i32> {
     // SAFETY: the attributes are as long as said; what they point to outlives the call.
-    let outcome = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(&attributes)) };
+    let outcome = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), size_of_val(attributes)) };
     if outcome < 0 { Err(io::Error::last_os_error()) } else { i32::try_from(outcome).map_err(io::Error::other) }
 }
 
-/// How many TC programs, ours included, stand at a hook.
-pub(crate) fn programs_at(interface: &str, side: TcAttachType) -> anyhow::Result<usize> {
-    let (_, programs) = SchedClassifier::query_tcx(interface, side)
-        .with_context(|| format!("cannot ask for the TC programs of {interface}"))?;
-    Ok(programs.len())
+/// How many TC programs, ours included, stand at an interface's egress on tcx.
+pub(crate) fn programs_at_egress(ifindex: u32) -> io::Result<u32> {
+    // linux/bpf.h
+    const BPF_PROG_QUERY: libc::c_long = 16;
+    const BPF_TCX_EGRESS: u32 = 47;
+    const COUNT: usize = 3;
+    // target_ifindex and attach_type, flags (two words), prog_ids, count, then what stays zero: no list is asked for.
+    let mut query = [0_u64; 8];
+    query[0] = bytemuck::cast([ifindex, BPF_TCX_EGRESS]);
+    match bpf(BPF_PROG_QUERY, &mut query) {
+        Ok(_) => Ok(bytemuck::cast::<u64, [u32; 2]>(query[COUNT])[0]),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(0),
+        Err(error) => Err(error),
+    }
 }
 
 fn xdp_pin() -> String {

@@ -1,8 +1,10 @@
 //! The kernel side as the agent sees it: devices, pins, tables, programs, links.
 
+pub(crate) mod bridges;
 pub(crate) mod census;
 pub(crate) mod devices;
 pub(crate) mod fill;
+pub(crate) mod headroom;
 pub(crate) mod hooks;
 pub(crate) mod object;
 pub(crate) mod pins;

@@ -8,7 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{hooks, object};
+use super::{
+    hooks,
+    object::{self, Tc},
+};
 use anyhow::{Context as _, bail};
 use aya::maps::{Array, Map, MapData};
 use l2mesh_common::{layout::LAYOUT_VERSION, tables::Meta};
@@ -185,6 +188,18 @@ impl PinDir {
     /// Removes `META`: what is left are the pins of no whole attach.
     pub(crate) fn disown(&self) -> anyhow::Result<()> {
         object::remove_file_if_there(&self.pin("META"))
+    }
+
+    /// Takes the programs off the interfaces of networks.
+    pub(crate) fn detach_overlays(&self, progress: &mut dyn FnMut()) -> anyhow::Result<()> {
+        let links = [Tc::Overlay, Tc::OverlayEgress].map(|program| format!("{}{}-", hooks::LINK, program.name()));
+        for pin in entries(&self.path)? {
+            if links.iter().any(|link| name(&pin).starts_with(link)) {
+                progress();
+                hooks::unpin(&pin)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes every pin and the directory, and those above it that are empty then. Links go in the order in which

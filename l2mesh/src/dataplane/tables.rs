@@ -170,6 +170,11 @@ pub(crate) fn remove<T: BorrowMut<MapData>, K: Pod, V: Pod>(map: &mut HashMap<T,
     }
 }
 
+/// The texts alone, also of a mesh whose other tables have another layout.
+pub(super) fn labels(pins: &PinDir) -> anyhow::Result<HashMap<MapData, LabelKey, Label>> {
+    open(pins, "LABELS")
+}
+
 fn add(a: Counter, b: Counter) -> Counter {
     Counter { frames: a.frames + b.frames, octets: a.octets + b.octets }
 }

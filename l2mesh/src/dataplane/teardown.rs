@@ -1,32 +1,57 @@
 //! Removing all that attach made, and nothing else.
 
-use super::{hooks, pins::PinDir, view::View};
-use crate::underlay::Netlink;
+use super::{bridges, hooks, pins::PinDir, view::View};
+use crate::underlay::{Netlink, change::TOGETHER};
 
 /// Removes programs, devices and pins of a mesh. Goes on after a failure, so that as little as possible is left, and
-/// returns what it removed and what it could not.
-pub(crate) async fn remove_all(netlink: &Netlink, interface: &str, pins: &PinDir) -> Removed {
+/// returns what it removed and what it could not. `progress` is called now and then, as long as it gets on.
+pub(crate) async fn remove_all(
+    netlink: &Netlink,
+    interface: &str,
+    pins: &PinDir,
+    progress: &mut dyn FnMut(),
+) -> Removed {
     let mut removed = Removed::default();
     // Who is killed from here on leaves half a mesh, not one that the next attach would adopt.
     removed.note("", pins.disown().map(|()| false));
     // XDP first: with it and without TC, inner frames would enter the host's stack as the NIC's own.
     removed.note("XDP program", hooks::detach_xdp(pins));
+    match bridges::clear(netlink, pins).await {
+        Ok(addresses) => removed.done.extend(addresses),
+        Err(error) => removed.failed.push(error),
+    }
+    // Their interfaces would take them along, in one step during which nobody else can change any interface.
+    removed.note("", pins.detach_overlays(progress).map(|()| false));
     match netlink.links_with_alias(&View::alias_prefix(interface)).await {
         Ok(links) => {
-            for link in links {
-                // The other end of a pair may have gone with the first.
-                match netlink.link_by_index(link.index).await {
-                    Ok(None) => removed.done.push(link.name),
-                    _ => removed.note(&link.name, netlink.delete(link.index).await.map(|()| true).map_err(Into::into)),
+            for some in links.chunks(TOGETHER) {
+                progress();
+                let indexes: Vec<u32> = some.iter().map(|link| link.index).collect();
+                if netlink.delete_together(&indexes).await.is_ok() {
+                    removed.done.extend(some.iter().map(|link| link.name.clone()));
+                    continue;
+                }
+                for link in some {
+                    removed.note(&link.name, netlink.delete(link.index).await.map(|()| true).map_err(Into::into));
                 }
             }
         }
         Err(error) => removed.failed.push(error.into()),
     }
+    progress();
     if pins.path().exists() {
         removed.note(&format!("pins in {pins}"), pins.remove().map(|()| true));
     }
     removed
+}
+
+/// What was removed, in one line.
+pub(crate) fn summary(removed: &[String]) -> String {
+    const SHOWN: usize = 20;
+    match removed.split_at_checked(SHOWN) {
+        Some((some, rest @ [_, .., last])) => format!("{} and {} more, {last}", some.join(", "), rest.len() - 1),
+        _ => removed.join(", "),
+    }
 }
 
 /// What became of a removal.

@@ -5,13 +5,14 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 use anyhow::{bail, ensure};
 use l2mesh_common::{
     bucket::default_storm_limit,
-    tables::{MAX_PEERS, PEER_SLOTS, PeerId, Way},
+    tables::{MAX_NETWORKS, MAX_PEERS, PEER_SLOTS, PeerId, Way},
     wire::MacAddr,
 };
 
 use crate::{
     agent::own_address::Local,
     config::{Cidr, Mesh, NodeKind, OVERHEAD_IPV4, OVERHEAD_IPV6, Tos},
+    underlay::Link,
 };
 
 /// One mesh as seen from one of its nodes.
@@ -80,7 +81,9 @@ pub(crate) struct NetworkView {
     pub(crate) mtu: u32,
     /// The overlay interface's MAC address, unless the user changes it.
     pub(crate) mac: MacAddr,
-    /// The overlay interface's addresses.
+    /// The bridge of which the overlay interface is to be a port.
+    pub(crate) bridge: Option<String>,
+    /// The addresses of this host in the network: the bridge's where there is one, else the overlay interface's.
     pub(crate) addresses: Vec<Cidr>,
     /// Peers that are members.
     pub(crate) members: Vec<PeerId>,
@@ -98,6 +101,31 @@ pub(crate) struct NetworkView {
     pub(crate) storm_limit: u32,
     /// MAC addresses behind one peer, 0 without limit.
     pub(crate) macs_per_peer: u32,
+}
+
+/// First octet of a MAC address that an overlay interface has as a port of a bridge. A bridge takes the least address of its
+/// ports unless somebody gave it one: one that was there before is not to take ours.
+const OF_PORT: u8 = 0xfe;
+/// First octet of [`MacAddr::derived`].
+const DERIVED: u8 = 0x02;
+
+fn mac(derived: MacAddr, is_port: bool) -> MacAddr {
+    let MacAddr([_, rest @ ..]) = derived;
+    let mut octets = [if is_port { OF_PORT } else { DERIVED }; 6];
+    octets[1..].copy_from_slice(&rest);
+    MacAddr(octets)
+}
+
+impl NetworkView {
+    /// The MAC address of a bridge that is made for this network: the one that the overlay interface would have without.
+    pub(crate) fn bridge_mac(&self) -> MacAddr {
+        mac(self.mac, false)
+    }
+
+    /// True if a configuration with or without a bridge gives the overlay interface this address.
+    pub(crate) fn gives(&self, address: MacAddr) -> bool {
+        [true, false].iter().any(|&is_port| mac(self.mac, is_port) == address)
+    }
 }
 
 /// The underlay interface and address for which a view is made.
@@ -147,6 +175,12 @@ impl View {
         let node = &mesh.nodes[own];
         let mine: Vec<_> = mesh.networks.iter().filter(|network| network.members.contains(&own)).collect();
         ensure!(!mine.is_empty(), "node {:?} is a member of no network: add it to `members` of one", node.name);
+        ensure!(
+            mine.len() <= MAX_NETWORKS as usize,
+            "node {:?} is a member of {} networks: one underlay interface carries {MAX_NETWORKS} at most",
+            node.name,
+            mine.len()
+        );
         let others: BTreeSet<usize> =
             mine.iter().flat_map(|network| network.members.iter().copied()).filter(|&it| it != own).collect();
         let mut taken: BTreeSet<PeerId> = BTreeSet::new();
@@ -186,7 +220,8 @@ impl View {
                 vni: network.vni.get(),
                 interface: network.interface.clone(),
                 mtu: mesh.overlay_mtu(network, place.mtu)?,
-                mac: MacAddr::derived(node.id, network.vni.get()),
+                mac: mac(MacAddr::derived(node.id, network.vni.get()), network.bridge.is_some()),
+                bridge: network.bridge.clone(),
                 addresses: network.addresses.get(&own).cloned().unwrap_or_default(),
                 members: network.members.iter().filter_map(|&member| ids[member]).collect(),
                 macs: network.macs.iter().filter_map(|&(mac, at)| Some((mac, ids[at]?))).collect(),
@@ -227,8 +262,32 @@ impl View {
         format!("{}helper", Self::alias_prefix(&self.interface))
     }
 
-    /// The alias of the bridge that gives frames room for the outer header.
-    pub(crate) fn headroom_alias(&self) -> String {
-        format!("{}headroom", Self::alias_prefix(&self.interface))
+    /// The alias of a bridge that gives frames room for the outer header.
+    pub(crate) fn headroom_alias(&self, nth: usize) -> String {
+        format!("{}headroom{nth}", Self::alias_prefix(&self.interface))
+    }
+
+    /// The alias of a bridge that was made for a network.
+    pub(crate) fn bridge_alias(&self, vni: u32) -> String {
+        format!("{}:bridge", self.alias(vni))
+    }
+
+    /// The network of which a device is one end.
+    pub(crate) fn vni_of(&self, link: &Link) -> Option<u32> {
+        self.after_prefix(link)?.parse().ok()
+    }
+
+    /// The network for which a device was made as a bridge.
+    pub(crate) fn vni_of_bridge(&self, link: &Link) -> Option<u32> {
+        self.after_prefix(link)?.strip_suffix(":bridge")?.parse().ok()
+    }
+
+    /// True for a device that this mesh made.
+    pub(crate) fn owns(&self, link: &Link) -> bool {
+        self.after_prefix(link).is_some()
+    }
+
+    fn after_prefix<'a>(&self, link: &'a Link) -> Option<&'a str> {
+        link.alias.as_deref()?.strip_prefix("l2mesh:")?.strip_prefix(&*self.interface)?.strip_prefix(':')
     }
 }

@@ -1,6 +1,10 @@
 //! Making the devices of l2mesh.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    hash::{BuildHasher, Hasher, RandomState},
+};
 
 use l2mesh_common::wire::MacAddr;
 use nix::errno::Errno;
@@ -15,11 +19,13 @@ use rtnetlink::{
     },
 };
 
-use super::{Error, Link, Netlink};
+use super::{DATAGRAM, Error, Link, Netlink};
 
 /// The greatest MTU of a veth: the hidden end takes what any overlay MTU lets through
 /// (a veth drops frames above the receiver's MTU).
 const HIDDEN_MTU: u32 = 65535;
+/// The bit that all of our device groups have, see [`private_group`].
+const PRIVATE: u32 = 0x8000_0000;
 
 /// UDP source ports of frames that a vxlan device sends: those that our programs use.
 const SOURCE_PORTS: (u16, u16) = (49152, 65535);
@@ -49,40 +55,53 @@ pub(crate) struct VethLinks {
 }
 
 impl Netlink {
-    /// A veth pair; neither end is up.
+    /// Veth pairs, no end of which is up.
     ///
     /// # Errors
     /// [`Error::NameTaken`] names the end whose name is in use; nothing is left behind.
-    pub(crate) async fn create_veth_pair(&self, pair: VethPair<'_>) -> Result<VethLinks, Error> {
-        let doing = format!("create {} and {}", pair.overlay, pair.hidden);
-        let group = private_group();
-        let mut hidden = LinkMessage::default();
-        hidden.attributes.push(LinkAttribute::IfName(pair.hidden.into()));
-        hidden.attributes.push(LinkAttribute::Mtu(HIDDEN_MTU));
-        hidden.attributes.push(LinkAttribute::Group(group));
-        let mut device = LinkMessage::default();
-        device.attributes.push(LinkAttribute::IfName(pair.overlay.into()));
-        device.attributes.push(LinkAttribute::Mtu(pair.overlay_mtu));
-        device.attributes.push(LinkAttribute::Group(group));
-        device.attributes.extend(pair.overlay_mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
-        device.attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(hidden))),
-        ]));
-        match self.create(&doing, device, group, pair.overlay, pair.alias).await? {
-            Ok(overlay) => {
-                let hidden = self.made(&doing, pair.hidden).await?;
-                self.set_group(&doing, hidden.index, 0).await?;
-                self.silence(&doing, hidden.index).await?;
-                Ok(VethLinks { overlay, hidden })
+    pub(crate) async fn create_veth_pairs(&self, pairs: &[VethPair<'_>]) -> Result<Vec<VethLinks>, Error> {
+        let first = private_group();
+        let groups: Vec<u32> = (0..).map(|nth| first.wrapping_add(nth) | PRIVATE).take(pairs.len()).collect();
+        let each: Vec<_> = pairs.iter().zip(&groups).collect();
+        let mut refused = None;
+        for datagram in each.chunks(DATAGRAM / 2) {
+            let requests =
+                datagram.iter().flat_map(|&(pair, &group)| create_and_name(pair.device(group), group, pair.alias));
+            let answers = self.batch("create veth pairs", requests.collect()).await?;
+            let outcomes = answers.chunks_exact(2).map(|both| both[0].result.and(both[1].result));
+            refused = datagram.iter().zip(outcomes).find_map(|((pair, _), outcome)| Some((pair, outcome.err()?)));
+            if refused.is_some() {
+                break;
             }
-            Err(Errno::EEXIST) => {
-                let overlay_taken = self.link_by_name(pair.overlay).await?.is_some();
-                let name = if overlay_taken { pair.overlay } else { pair.hidden };
-                Err(Error::NameTaken { name: name.into() })
-            }
-            Err(errno) => Err(Error::new(doing, errno)),
         }
+        let links = self.links().await?;
+        if let Some((pair, errno)) = refused {
+            let made: HashSet<u32> = groups.iter().copied().collect();
+            let made: Vec<u32> = links.iter().filter(|it| made.contains(&it.group)).map(|it| it.index).collect();
+            self.delete_together(&made).await?;
+            return Err(match errno {
+                Errno::EEXIST if links.iter().any(|it| it.name == pair.overlay) => {
+                    Error::NameTaken { name: pair.overlay.into() }
+                }
+                Errno::EEXIST => Error::NameTaken { name: pair.hidden.into() },
+                errno => Error::new(pair.doing(), errno),
+            });
+        }
+        let mut ends: HashMap<u32, Vec<Link>> = HashMap::new();
+        for link in links.into_iter().filter(|link| link.group & PRIVATE != 0) {
+            ends.entry(link.group).or_default().push(Link { group: 0, ..link });
+        }
+        let both = each.iter().map(|&(pair, group)| {
+            let mut ends = ends.remove(group)?;
+            let overlay = ends.swap_remove(ends.iter().position(|link| link.name == pair.overlay)?);
+            Some(VethLinks { overlay, hidden: ends.pop()? })
+        });
+        let both: Option<Vec<VethLinks>> = both.collect();
+        let both = both.ok_or_else(|| Error::NoSuchDevice { doing: "create veth pairs".into() })?;
+        let all = both.iter().flat_map(|it| [it.overlay.index, it.hidden.index]);
+        self.set_all("take out of its group", all.map(|index| (index, vec![LinkAttribute::Group(0)]))).await?;
+        self.silence(&both.iter().map(|it| &it.hidden).collect::<Vec<_>>()).await?;
+        Ok(both)
     }
 
     /// The kernel's own vxlan receiver for `port`: any VNI (`external`), no learning, IPv6
@@ -108,7 +127,7 @@ impl Netlink {
         ]));
         match self.create(&doing, device, group, name, alias).await? {
             Ok(link) => {
-                self.silence(&doing, link.index).await?;
+                self.silence(&[&link]).await?;
                 Ok(link)
             }
             // The kernel says the same of a name in use and of a second such device on one port.
@@ -120,16 +139,17 @@ impl Netlink {
         }
     }
 
-    /// A bridge that stays down.
+    /// A bridge, not up. Without a MAC address it takes that of a port.
     ///
     /// # Errors
     /// [`Error::NameTaken`], or the kernel has no bridges.
-    pub(crate) async fn create_bridge(&self, name: &str, alias: &str) -> Result<Link, Error> {
+    pub(crate) async fn create_bridge(&self, name: &str, mac: Option<MacAddr>, alias: &str) -> Result<Link, Error> {
         let doing = format!("create {name}");
         let group = private_group();
         let mut device = LinkMessage::default();
         device.attributes.push(LinkAttribute::IfName(name.into()));
         device.attributes.push(LinkAttribute::Group(group));
+        device.attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
         device.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
         match self.create(&doing, device, group, name, alias).await? {
             Ok(link) => Ok(link),
@@ -138,13 +158,7 @@ impl Netlink {
         }
     }
 
-    /// Creates a device that carries its alias from the creating datagram on.
-    ///
-    /// The kernel ignores `IFLA_IFALIAS` in a creating message, for the device and for the peer of
-    /// a veth (measured on 6.18), so a kill between two messages would leave a device that nobody
-    /// knows as ours. It does honour `IFLA_GROUP`, so both are made in a group of a random number
-    /// and a second message in the same datagram sets the alias of that group: of nothing at all
-    /// if the first message failed, where one by name would have changed a foreign device.
+    /// One device, see [`create_and_name`].
     async fn create(
         &self,
         doing: &str,
@@ -153,14 +167,7 @@ impl Netlink {
         name: &str,
         alias: &str,
     ) -> Result<Result<Link, Errno>, Error> {
-        let mut name_it = LinkMessage::default();
-        name_it.attributes.push(LinkAttribute::Group(group));
-        name_it.attributes.push(LinkAttribute::IfAlias(alias.into()));
-        let requests = [
-            (RouteNetlinkMessage::NewLink(device), NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL),
-            (RouteNetlinkMessage::NewLink(name_it), NLM_F_ACK),
-        ];
-        let answers = self.batch(doing, requests).await?;
+        let answers = self.batch(doing, create_and_name(device, group, alias).into()).await?;
         let [created, named] = answers.as_slice() else {
             return Err(Error::Disconnected { doing: doing.into() });
         };
@@ -172,39 +179,80 @@ impl Netlink {
             self.delete(link.index).await?;
             return Ok(Err(errno));
         }
-        self.set_group(doing, link.index, 0).await?;
-        Ok(Ok(link))
+        self.set_all(doing, [(link.index, vec![LinkAttribute::Group(0)])].into_iter()).await?;
+        Ok(Ok(Link { group: 0, ..link }))
     }
 
     async fn made(&self, doing: &str, name: &str) -> Result<Link, Error> {
         self.link_by_name(name).await?.ok_or_else(|| Error::NoSuchDevice { doing: doing.into() })
     }
 
-    async fn set_group(&self, doing: &str, index: u32, group: u32) -> Result<(), Error> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::Group(group));
-        self.set(index, message).await?.map_err(|errno| Error::new(doing, errno))
-    }
-
-    /// Keeps the host's own IPv6 off a device that only programs use: without this, the hidden end
-    /// of a pair sends neighbour and router solicitations into the user's segment (measured). The
-    /// kernel refuses it in a creating message.
-    async fn silence(&self, doing: &str, index: u32) -> Result<(), Error> {
+    /// Keeps the host's own IPv6 off devices that only programs use: without this, the hidden end of a pair sends neighbour
+    /// and router solicitations into the user's segment (measured).
+    async fn silence(&self, devices: &[&Link]) -> Result<(), Error> {
         let inet6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::AfSpecUnspec(vec![inet6]));
-        match self.set(index, message).await? {
+        let silent = vec![LinkAttribute::AfSpecUnspec(vec![inet6])];
+        // The kernel refuses it in a creating message.
+        match self.set_all("silence", devices.iter().map(|it| (it.index, silent.clone()))).await {
             // A host without IPv6 is silent already.
-            Ok(()) | Err(Errno::EAFNOSUPPORT) => Ok(()),
-            Err(errno) => Err(Error::new(doing, errno)),
+            Ok(()) | Err(Error::Refused { errno: Errno::EAFNOSUPPORT, .. }) => {}
+            Err(error) => return Err(error),
         }
+        // More than needed, but each device with IPv6 on it makes the next one's way up longer: 4,094 pairs take 20 s without
+        // this and 3 s with it (`fib6_ifup` walks all routes). Who may not write there waits.
+        for Link { name, .. } in devices {
+            if let Err(error) = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1") {
+                log::debug!("IPv6 stays on {name}: {error}");
+            }
+        }
+        Ok(())
     }
 }
 
+impl VethPair<'_> {
+    fn device(&self, group: u32) -> LinkMessage {
+        let mut hidden = LinkMessage::default();
+        hidden.attributes.push(LinkAttribute::IfName(self.hidden.into()));
+        hidden.attributes.push(LinkAttribute::Mtu(HIDDEN_MTU));
+        hidden.attributes.push(LinkAttribute::Group(group));
+        let mut device = LinkMessage::default();
+        device.attributes.push(LinkAttribute::IfName(self.overlay.into()));
+        device.attributes.push(LinkAttribute::Mtu(self.overlay_mtu));
+        device.attributes.push(LinkAttribute::Group(group));
+        device.attributes.extend(self.overlay_mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+        device.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(hidden))),
+        ]));
+        device
+    }
+
+    fn doing(&self) -> String {
+        format!("create {} and {}", self.overlay, self.hidden)
+    }
+}
+
+/// Creates a device that carries its alias from the creating datagram on.
+///
+/// The kernel ignores `IFLA_IFALIAS` in a creating message, for the device and for the peer of
+/// a veth (measured on 6.18), so a kill between two messages would leave a device that nobody
+/// knows as ours. It does honour `IFLA_GROUP`, so both are made in a group of a random number
+/// and a second message in the same datagram sets the alias of that group: of nothing at all
+/// if the first message failed, where one by name would have changed a foreign device.
+fn create_and_name(device: LinkMessage, group: u32, alias: &str) -> [(RouteNetlinkMessage, u16); 2] {
+    let mut name = LinkMessage::default();
+    name.attributes.push(LinkAttribute::Group(group));
+    name.attributes.push(LinkAttribute::IfAlias(alias.into()));
+    [
+        (RouteNetlinkMessage::NewLink(device), NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL),
+        (RouteNetlinkMessage::NewLink(name), NLM_F_ACK),
+    ]
+}
+
 /// A device group that nobody else uses: 31 random bits, where people count from 0 (the default).
-fn private_group() -> u32 {
+pub(super) fn private_group() -> u32 {
     let [a, b, c, d, ..] = RandomState::new().build_hasher().finish().to_ne_bytes();
-    u32::from_ne_bytes([a, b, c, d]) | 0x8000_0000
+    u32::from_ne_bytes([a, b, c, d]) | PRIVATE
 }
 
 #[cfg(test)]
@@ -225,7 +273,7 @@ mod tests {
         let host = Namespace::new();
         let links = host.block_on(async || {
             let netlink = Netlink::open().expect("a socket");
-            let links = netlink.create_veth_pair(PAIR).await.expect("a pair");
+            let links = netlink.create_veth_pairs(&[PAIR]).await.expect("a pair").remove(0);
             assert_eq!(netlink.links_with_alias("l2mesh:eth0:").await.map(|found| found.len()), Ok(2));
             links
         });
@@ -249,7 +297,10 @@ mod tests {
             let host = Namespace::new();
             host.ip(&format!("link add {taken} type veth peer name other"));
             let before = host.ip("-d link");
-            let error = host.block_on(async || Netlink::open().expect("a socket").create_veth_pair(PAIR).await);
+            let error = host.block_on(async || {
+                let before = VethPair { overlay: "l2m11", hidden: "l2p11", ..PAIR };
+                Netlink::open().expect("a socket").create_veth_pairs(&[before, PAIR]).await
+            });
             assert_eq!(error.map(drop), Err(Error::NameTaken { name: taken.into() }));
             assert_eq!(host.ip("-d link"), before);
         }
@@ -260,7 +311,7 @@ mod tests {
         let host = Namespace::new();
         let long = "l".repeat(256);
         let pair = VethPair { alias: &long, ..PAIR };
-        let error = host.block_on(async || Netlink::open().expect("a socket").create_veth_pair(pair).await);
+        let error = host.block_on(async || Netlink::open().expect("a socket").create_veth_pairs(&[pair]).await);
         assert!(matches!(error, Err(Error::Refused { .. })), "{error:?}");
         assert!(!host.ip("link").contains("l2"));
     }
@@ -321,7 +372,7 @@ mod tests {
             let dropped = unsafe { libc::syscall(libc::SYS_setresuid, nobody, nobody, nobody) };
             assert_eq!(dropped, 0);
             let netlink = Netlink::open().expect("a socket");
-            let error = netlink.create_veth_pair(PAIR).await.expect_err("not allowed");
+            let error = netlink.create_veth_pairs(&[PAIR]).await.expect_err("not allowed");
             assert_eq!(error.to_string(), "cannot create l2m10 and l2p10: needs CAP_NET_ADMIN: run as root");
         });
     }

@@ -18,7 +18,6 @@ use super::Error;
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GSTRINGS: u32 = 0x1b;
 const ETHTOOL_GSSET_INFO: u32 = 0x37;
-const ETHTOOL_GFEATURES: u32 = 0x3a;
 const ETHTOOL_SFEATURES: u32 = 0x3b;
 /// The string set of feature names, in the order of their bits.
 const ETH_SS_FEATURES: u32 = 4;
@@ -27,24 +26,31 @@ const ETH_GSTRING_LEN: usize = 32;
 /// Octets of `struct ethtool_drvinfo`.
 const DRVINFO_LEN: usize = 196;
 
-/// What became of the features that were to be switched.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Switched {
-    /// Those that were the other way before.
-    pub changed: Vec<String>,
-    /// Those that stayed the other way: the driver has them fixed, or another feature needs them.
-    pub fixed: Vec<String>,
-}
-
-/// Switches features by their names in `ethtool -k`'s long form, as "tx-udp_tnl-segmentation".
-/// Names the kernel does not know are passed over: such a kernel has no such offload.
+/// Switches features of some devices by their names in `ethtool -k`'s long form, as "tx-udp_tnl-segmentation". Names the
+/// kernel does not know are passed over: such a kernel has no such offload. What a driver has fixed stays.
 ///
 /// # Errors
-/// When there is no such device or the kernel refuses altogether.
-pub(crate) fn switch_features(device: &str, names: &[&str], on: bool) -> Result<Switched, Error> {
-    let doing = format!("switch offloads of {device}");
-    let control = Control::new(device).map_err(|errno| Error::new(&doing, errno))?;
-    control.switch(names, on).map_err(|errno| Error::new(&doing, errno))
+/// When there is no such device or the kernel refuses.
+pub(crate) fn switch_features<'a>(
+    devices: impl IntoIterator<Item = &'a str>,
+    names: &[&str],
+    on: bool,
+) -> Result<(), Error> {
+    let mut command = None;
+    for device in devices {
+        let doing = format!("switch offloads of {device}");
+        let control = Control::new(device).map_err(|errno| Error::new(&doing, errno))?;
+        let mut switch = || {
+            // Names and their bits are the kernel's: of one device as good as of another.
+            let command = match &mut command {
+                Some(command) => command,
+                none => none.insert(switch_command(&control.features()?, names, on)?),
+            };
+            control.run(&mut command.clone())
+        };
+        switch().map_err(|errno| Error::new(&doing, errno))?;
+    }
+    Ok(())
 }
 
 /// The driver's name, as "veth" or "`virtio_net`".
@@ -65,13 +71,6 @@ struct Control {
     name: [c_char; libc::IFNAMSIZ],
 }
 
-/// One feature: its name, its bit, whether it is on.
-struct Feature {
-    name: String,
-    bit: usize,
-    on: bool,
-}
-
 impl Control {
     fn new(device: &str) -> Result<Self, Errno> {
         // The last octet stays zero.
@@ -86,34 +85,8 @@ impl Control {
         Ok(Self { socket, name })
     }
 
-    fn switch(&self, names: &[&str], on: bool) -> Result<Switched, Errno> {
-        let mut features = self.features()?;
-        let words = features.len().div_ceil(32);
-        features.retain(|feature| names.contains(&feature.name.as_str()) && feature.on != on);
-        if features.is_empty() {
-            return Ok(Switched::default());
-        }
-        // A block of two words, valid and requested, for each 32 features.
-        let mut blocks = vec![[0_u32; 2]; words];
-        for feature in &features {
-            if let Some([valid, requested]) = blocks.get_mut(feature.bit / 32) {
-                *valid |= 1 << (feature.bit % 32);
-                *requested |= u32::from(on) << (feature.bit % 32);
-            }
-        }
-        let mut command = command([ETHTOOL_SFEATURES, count(words)?], 0);
-        command.extend(blocks.as_flattened().iter().flat_map(|word| word.to_ne_bytes()));
-        self.run(&mut command)?;
-        // The answer does not say which ones did not follow: the state does.
-        let after = self.features()?;
-        let follows = |feature: &Feature| after.iter().any(|now| now.bit == feature.bit && now.on == on);
-        let (changed, fixed): (Vec<_>, Vec<_>) = features.into_iter().partition(follows);
-        let names = |features: Vec<Feature>| features.into_iter().map(|feature| feature.name).collect();
-        Ok(Switched { changed: names(changed), fixed: names(fixed) })
-    }
-
-    /// Every feature that the kernel knows, in the order of their bits.
-    fn features(&self) -> Result<Vec<Feature>, Errno> {
+    /// The name of every feature that the kernel knows, in the order of their bits.
+    fn features(&self) -> Result<Vec<String>, Errno> {
         // cmd, reserved, a u64 with a bit for each set wanted, then the size of each.
         let mut sizes = command([ETHTOOL_GSSET_INFO, 0], 0);
         sizes.extend((1_u64 << ETH_SS_FEATURES).to_ne_bytes());
@@ -123,14 +96,7 @@ impl Control {
         let names_len = usize::try_from(number).map_err(|_| Errno::EOVERFLOW)? * ETH_GSTRING_LEN;
         let mut names = command([ETHTOOL_GSTRINGS, ETH_SS_FEATURES, number], names_len);
         self.run(&mut names)?;
-        // A block of four words, available, requested, active and never changed, for 32 features.
-        let words = number.div_ceil(32);
-        let blocks_len = usize::try_from(words).map_err(|_| Errno::EOVERFLOW)? * 16;
-        let mut states = command([ETHTOOL_GFEATURES, words], blocks_len);
-        self.run(&mut states)?;
-        let active = |bit: usize| word(&states, 2 + bit / 32 * 4 + 2).unwrap_or_default() >> (bit % 32) & 1 == 1;
-        let names = names.get(12..).unwrap_or_default().chunks_exact(ETH_GSTRING_LEN).map(text);
-        Ok(names.enumerate().map(|(bit, name)| Feature { name, bit, on: active(bit) }).collect())
+        Ok(names.get(12..).unwrap_or_default().chunks_exact(ETH_GSTRING_LEN).map(text).collect())
     }
 
     /// `command` holds one of ethtool's structs, which all start with their command, to its end.
@@ -146,6 +112,22 @@ impl Control {
     }
 }
 
+/// The command that switches some of all features.
+fn switch_command(all: &[String], names: &[&str], on: bool) -> Result<Vec<u8>, Errno> {
+    // A block of two words, valid and requested, for each 32 features.
+    let mut blocks = vec![[0_u32; 2]; all.len().div_ceil(32)];
+    for (bit, _) in all.iter().enumerate().filter(|(_, name)| names.contains(&name.as_str())) {
+        if let Some([valid, requested]) = blocks.get_mut(bit / 32) {
+            *valid |= 1 << (bit % 32);
+            *requested |= u32::from(on) << (bit % 32);
+        }
+    }
+    let number = u32::try_from(blocks.len()).map_err(|_| Errno::EOVERFLOW)?;
+    let mut command = command([ETHTOOL_SFEATURES, number], 0);
+    command.extend(blocks.as_flattened().iter().flat_map(|word| word.to_ne_bytes()));
+    Ok(command)
+}
+
 /// The first words of a command and room for as many octets of answer.
 fn command<const N: usize>(words: [u32; N], room: usize) -> Vec<u8> {
     let mut command: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
@@ -155,10 +137,6 @@ fn command<const N: usize>(words: [u32; N], room: usize) -> Vec<u8> {
 
 fn word(octets: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(octets.get(at * 4..at * 4 + 4)?.try_into().ok()?))
-}
-
-fn count(number: usize) -> Result<u32, Errno> {
-    u32::try_from(number).map_err(|_| Errno::EOVERFLOW)
 }
 
 fn text(octets: &[u8]) -> String {
@@ -185,28 +163,29 @@ mod tests {
     #[test]
     fn off_and_on() {
         let host = Namespace::new();
-        host.ip("link add l2m10 type veth peer name l2p10");
+        host.ip("link add l2m10 type veth peer name l2m11");
         let shown = |name: &str, state: &str| {
-            let all = host.command("ethtool", "-k l2m10");
-            assert!(all.lines().any(|line| line.trim().starts_with(&format!("{name}: {state}"))), "{name}: {all}");
+            for device in ["l2m10", "l2m11"] {
+                let all = host.command("ethtool", &format!("-k {device}"));
+                let found = all.lines().any(|line| line.trim().starts_with(&format!("{name}: {state}")));
+                assert!(found, "{device} {name}: {all}");
+            }
         };
+        let switch =
+            |names: &[&str], on| host.run(|| switch_features(["l2m10", "l2m11"], names, on)).expect("switched");
         shown("tx-udp_tnl-segmentation", "on");
-        let off = host.run(|| switch_features("l2m10", &TUNNELS, false)).expect("switched");
-        for name in &TUNNELS[..6] {
-            assert!(off.changed.iter().any(|changed| changed == name), "{name}: {off:?}");
-            shown(name, "off");
+        for _ in 0..2 {
+            switch(&TUNNELS, false);
+            TUNNELS[..8].iter().for_each(|name| shown(name, "off"));
+            shown("tx-tcp-segmentation", "on");
         }
-        assert_eq!(off.fixed, Vec::<String>::new());
-        shown("tx-sctp-segmentation", "off");
-        shown("tx-tcp-segmentation", "on");
-        let again = host.run(|| switch_features("l2m10", &TUNNELS, false)).expect("switched");
-        assert_eq!(again, Switched::default());
-        let on = host.run(|| switch_features("l2m10", &TUNNELS[..1], true)).expect("switched");
-        assert_eq!(on.changed, ["tx-udp_tnl-segmentation"]);
+        switch(&TUNNELS[..1], true);
         shown("tx-udp_tnl-segmentation", "on");
+        shown("tx-gre-segmentation", "off");
+        switch(&["rx-lro"], true);
         shown("large-receive-offload", "off [fixed]");
-        let fixed = host.run(|| switch_features("l2m10", &["rx-lro"], true)).expect("asked");
-        assert_eq!(fixed, Switched { changed: Vec::new(), fixed: vec!["rx-lro".into()] });
+        let error = host.run(|| switch_features(["l2m10", "vz"], &TUNNELS, false)).expect_err("none");
+        assert_eq!(error.to_string(), "cannot switch offloads of vz: no such device (see `ip link`)");
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub(crate) struct Link {
     pub promiscuity: u32,
     /// Root queueing discipline: `noqueue`, `fq_codel`, ...; `noop` while down.
     pub qdisc: Option<String>,
+    /// Device group, 0 unless somebody changed it.
+    pub group: u32,
     /// `ARPHRD_ETHER`: frames have an Ethernet header.
     pub has_ethernet: bool,
     /// Receive queues, used or not.
@@ -158,6 +160,7 @@ pub(super) fn parse(message: RouteNetlinkMessage) -> Option<Link> {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Group(group) => link.group = group,
             LinkAttribute::Address(address) => link.mac = mac(&address),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::Controller(index) => link.master = Some(index),

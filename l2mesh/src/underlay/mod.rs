@@ -3,7 +3,9 @@
 //! A [`Netlink`] or [`watch::Watch`] sees the network namespace of the thread that opened it. Every
 //! device index is one of that namespace.
 
+pub(crate) mod addresses;
 pub(crate) mod belongings;
+pub(crate) mod blocks;
 pub(crate) mod change;
 pub(crate) mod complaints;
 pub(crate) mod create;
@@ -19,6 +21,7 @@ pub(crate) mod routes;
 pub(crate) mod sniffers;
 #[cfg(test)]
 mod testing;
+pub(crate) mod traffic;
 pub(crate) mod vxlan;
 pub(crate) mod watch;
 
@@ -35,6 +38,9 @@ pub(crate) use self::{error::Error, links::Link};
 
 /// How often a dump is repeated that the kernel marks as torn by a change.
 const DUMP_TRIES: usize = 20;
+/// Requests in one datagram: each answer takes up to 1.3 KB of the socket's receive buffer, which has 200 KB by default, and
+/// answers that do not fit are lost.
+const DATAGRAM: usize = 64;
 
 /// Requests to the kernel. Clones share one socket, which closes with the last of them.
 #[derive(Clone, Debug)]
@@ -97,7 +103,7 @@ impl Netlink {
     }
 
     async fn ask(&self, doing: &str, message: RouteNetlinkMessage, flags: u16) -> Result<Answer, Error> {
-        let mut answers = self.batch(doing, [(message, flags)]).await?;
+        let mut answers = self.batch(doing, vec![(message, flags)]).await?;
         answers.pop().ok_or_else(|| Error::Disconnected { doing: doing.into() })
     }
 
@@ -105,20 +111,17 @@ impl Netlink {
     ///
     /// The kernel works a datagram off inside the one system call that sends it: a killed process
     /// leaves all of it done or none. It goes on after a request that failed.
-    async fn batch<const N: usize>(
-        &self,
-        doing: &str,
-        requests: [(RouteNetlinkMessage, u16); N],
-    ) -> Result<Vec<Answer>, Error> {
+    async fn batch(&self, doing: &str, requests: Vec<(RouteNetlinkMessage, u16)>) -> Result<Vec<Answer>, Error> {
         let disconnected = || Error::Disconnected { doing: doing.into() };
-        let requests = requests.map(|(message, flags)| {
+        let number = requests.len();
+        let requests = requests.into_iter().map(|(message, flags)| {
             let mut request = NetlinkMessage::from(message);
             request.header.flags = NLM_F_REQUEST | flags;
             request
         });
         let kernel = SocketAddr::new(0, 0);
         let mut replies = self.connection.request_batch(requests, kernel).map_err(|_| disconnected())?;
-        let mut answers = Vec::with_capacity(N);
+        let mut answers = Vec::with_capacity(number);
         let (mut messages, mut torn) = (Vec::new(), false);
         while let Some(reply) = replies.next().await {
             torn |= reply.header.flags & NLM_F_DUMP_INTR != 0;
@@ -135,7 +138,24 @@ impl Netlink {
             let result = if code < 0 { Err(Errno::from_raw(-code)) } else { Ok(()) };
             answers.push(Answer { messages: std::mem::take(&mut messages), result, torn: std::mem::take(&mut torn) });
         }
-        if answers.len() == N { Ok(answers) } else { Err(disconnected()) }
+        if answers.len() == number { Ok(answers) } else { Err(disconnected()) }
+    }
+
+    /// Any number of changes, as many in one datagram as its answers allow, with an outcome for each in their order.
+    async fn changes(
+        &self,
+        doing: &str,
+        requests: impl IntoIterator<Item = (RouteNetlinkMessage, u16)>,
+    ) -> Result<Vec<Result<(), Errno>>, Error> {
+        let mut requests = requests.into_iter().map(|(message, flags)| (message, NLM_F_ACK | flags));
+        let mut outcomes = Vec::new();
+        loop {
+            let datagram: Vec<_> = requests.by_ref().take(DATAGRAM).collect();
+            if datagram.is_empty() {
+                return Ok(outcomes);
+            }
+            outcomes.extend(self.batch(doing, datagram).await?.into_iter().map(|answer| answer.result));
+        }
     }
 }
 

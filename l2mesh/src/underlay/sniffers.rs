@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use nix::errno::Errno;
-use rtnetlink::sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+use rtnetlink::sys::protocols::NETLINK_SOCK_DIAG;
 
 use super::{
     Error, errno_of,
-    raw::{message, u16_at, u32_at},
+    raw::{attributes, dump, u16_at, u32_at},
 };
 
 // linux/sock_diag.h, linux/packet_diag.h, linux/netlink.h.
@@ -17,8 +17,6 @@ const PACKET_SHOW_INFO: u32 = 0x1;
 const PACKET_SHOW_RING_CFG: u32 = 0x4;
 const PACKET_DIAG_INFO: u16 = 0;
 const PACKET_DIAG_RX_RING: u16 = 2;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
 const REQUEST_DUMP: u16 = 0x301;
 /// Only such sockets see what an interface sends.
 const ETH_P_ALL: u16 = 3;
@@ -31,31 +29,11 @@ const HEADER: usize = 16;
 /// # Errors
 /// When the kernel gives no socket. One that cannot tell of packet sockets tells of none.
 pub(crate) fn captured() -> Result<BTreeSet<u32>, Error> {
-    ask().map_err(|error| Error::new("list the packet sockets", errno_of(&error)))
-}
-
-fn ask() -> std::io::Result<BTreeSet<u32>> {
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.send_to(&request(), &SocketAddr::new(0, 0), 0)?;
     let mut found = BTreeSet::new();
-    loop {
-        let (datagram, _) = socket.recv_from_full()?;
-        let mut rest = datagram.as_slice();
-        while let Some((kind, payload, after)) = message(rest) {
-            match kind {
-                NLMSG_DONE => return Ok(found),
-                // The first field is the negated errno; a kernel without packet_diag says ENOENT.
-                NLMSG_ERROR => match u32_at(payload, 0).map(u32::cast_signed) {
-                    Some(code) if Errno::from_raw(-code) != Errno::ENOENT => {
-                        return Err(std::io::Error::from_raw_os_error(-code));
-                    }
-                    _ => return Ok(found),
-                },
-                _ => found.extend(capturing(payload)),
-            }
-            rest = after;
-        }
+    match dump(NETLINK_SOCK_DIAG, &request(), |payload| found.extend(capturing(payload))) {
+        Err(error) if errno_of(&error) != Errno::ENOENT => Err(Error::new("list the packet sockets", errno_of(&error))),
+        // A kernel without packet_diag says ENOENT.
+        _ => Ok(found),
     }
 }
 
@@ -80,15 +58,12 @@ fn capturing(payload: &[u8]) -> Option<u32> {
         return None;
     }
     let (mut interface, mut has_ring) = (None, false);
-    let mut attributes = payload.get(HEADER..)?;
-    while let (Some(length), Some(kind)) = (u16_at(attributes, 0), u16_at(attributes, 2)) {
-        let value = attributes.get(4..usize::from(length))?;
+    for (kind, value) in attributes(payload.get(HEADER..)?) {
         match kind {
             PACKET_DIAG_INFO => interface = u32_at(value, 0),
             PACKET_DIAG_RX_RING => has_ring = true,
             _ => {}
         }
-        attributes = attributes.get(usize::from(length).next_multiple_of(4)..).unwrap_or_default();
     }
     interface.filter(|_| has_ring)
 }

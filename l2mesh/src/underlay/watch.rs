@@ -13,7 +13,7 @@ use rtnetlink::{
 
 use super::{
     Error, errno_of,
-    raw::{message, u16_at, u32_at},
+    raw::{attributes, message, u32_at},
 };
 
 /// Everything that can alter a next hop or the way frames take over our devices.
@@ -151,19 +151,13 @@ fn change(kind: u16, payload: &[u8]) -> Option<Change> {
 const RTM_NEWNEXTHOP: u16 = 104;
 const RTM_DELNEXTHOP: u16 = 105;
 
-/// The `NDA_DST` attribute: each is length with header and type (u16 both), then the value.
-fn neighbour_address(family: i32, mut attributes: &[u8]) -> Option<IpAddr> {
-    loop {
-        let length = usize::from(u16_at(attributes, 0)?);
-        let value = attributes.get(4..length)?;
-        if u16_at(attributes, 2)? == libc::NDA_DST {
-            return match family {
-                libc::AF_INET => Some(Ipv4Addr::from(<[u8; 4]>::try_from(value).ok()?).into()),
-                libc::AF_INET6 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(value).ok()?).into()),
-                _ => None,
-            };
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
+/// The `NDA_DST` attribute.
+fn neighbour_address(family: i32, octets: &[u8]) -> Option<IpAddr> {
+    let (_, value) = attributes(octets).find(|(kind, _)| *kind == libc::NDA_DST)?;
+    match family {
+        libc::AF_INET => Some(Ipv4Addr::from(<[u8; 4]>::try_from(value).ok()?).into()),
+        libc::AF_INET6 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(value).ok()?).into()),
+        _ => None,
     }
 }
 
