@@ -163,19 +163,13 @@ impl<'a> Segment<'a> {
 
     #[track_caller]
     fn write(&self, lab: &Lab, file: &File<'_>, plain: &str) -> String {
-        let mut text = format!("[underlay]\n{}\n", file.underlay);
-        for (hosts, kind, lines) in [(self.nodes, "l2mesh", ""), (self.plain, "vxlan", plain)] {
-            for host in hosts {
-                let (name, address) = (host.name(), host.vtep());
-                writeln!(text, "[[node]]\nname = \"{name}\"\naddress = \"{address}\"\nkind = \"{kind}\"\n{lines}")
-                    .expect("a String takes everything");
-            }
-        }
-        let network =
-            format!("[[network]]\nname = \"lan\"\nvni = {}\ninterface = \"l2m0\"\n{}\n", Self::VNI, file.network);
-        let path = lab.directory().join("mesh.toml");
-        fs::write(&path, text + &network).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        path.display().to_string()
+        let rest = format!(
+            "[underlay]\n{}\n[[network]]\nname = \"lan\"\nvni = {}\ninterface = \"l2m0\"\n{}\n",
+            file.underlay,
+            Self::VNI,
+            file.network
+        );
+        write_mesh(lab, &[(self.nodes, "l2mesh", ""), (self.plain, "vxlan", plain)], &rest)
     }
 }
 
@@ -183,16 +177,16 @@ impl<'a> Segment<'a> {
 #[must_use]
 #[track_caller]
 pub fn mesh_file(lab: &Lab, nodes: &[Host], rest: &str) -> String {
-    write_mesh(lab, &[(nodes, "l2mesh")], rest)
+    write_mesh(lab, &[(nodes, "l2mesh", "")], rest)
 }
 
 #[track_caller]
-fn write_mesh(lab: &Lab, nodes: &[(&[Host], &str)], rest: &str) -> String {
+fn write_mesh(lab: &Lab, nodes: &[(&[Host], &str, &str)], rest: &str) -> String {
     let mut text = String::new();
-    for (hosts, kind) in nodes {
+    for (hosts, kind, lines) in nodes {
         for host in *hosts {
-            let (name, address) = (host.name(), host.address());
-            writeln!(text, "[[node]]\nname = \"{name}\"\naddress = \"{address}\"\nkind = \"{kind}\"")
+            let (name, address) = (host.name(), host.vtep());
+            writeln!(text, "[[node]]\nname = \"{name}\"\naddress = \"{address}\"\nkind = \"{kind}\"\n{lines}")
                 .expect("a String takes everything");
         }
     }
