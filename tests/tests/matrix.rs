@@ -249,6 +249,10 @@ fn frames_in_pieces() {
             file: Some(File { underlay: "", network: "mtu = 8900" }),
         };
         let _agents = segment.up(&lab);
+        // It would pull together what it looks at. Mode xdp needs it on veth.
+        if mode == "tc" {
+            hosts[1].run("ethtool -K eth0 gro off");
+        }
         let mut tap = Tap::open(&hosts[1], "l2m0");
         let (inside, outside) = (VirtioSender::open(&hosts[0], "l2m0"), VirtioSender::open(&hosts[0], "eth0"));
         let [v4, v6] = [
