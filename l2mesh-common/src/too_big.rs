@@ -1,5 +1,5 @@
 //! What becomes of a packet that does not fit the path to its peer: its sender is told what does (RFC 792, RFC 1191,
-//! RFC 4443), or it is fragmented on the outside where the sender wants nothing told or cannot go lower.
+//! RFC 4443), or the outer packet is fragmented, where the sender does not ask to be told or cannot go lower.
 //!
 //! The answer is the one that the kernel's vxlan device gives as a port of a bridge (`iptunnel_pmtud_build_icmp` and
 //! `iptunnel_pmtud_build_icmpv6` in `net/ipv4/ip_tunnel_core.c`): it comes from where the packet was to go, because nobody
@@ -31,33 +31,58 @@ pub enum Remedy {
     Drop,
 }
 
-/// For an IPv4 packet of `octets` octets, or a GSO frame whose segments have so many, where `mtu` octets fit.
-/// `behind` are the four octets behind the IP header; `to_group` is true for a frame to a group MAC address.
+/// A packet that does not fit, besides its header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Oversize {
+    /// Octets of it, or of the greatest segment of a GSO frame.
+    pub octets: u32,
+    /// Octets that fit.
+    pub mtu: u32,
+    /// The four octets behind the IP header.
+    pub behind: Option<[u8; 4]>,
+    /// Its frame goes to a group MAC address.
+    pub to_group: bool,
+    /// The outer packet can be fragmented. Where it cannot, a sender is told that did not ask to be (RFC 792 has it with DF
+    /// only): it is that or silence, and Linux listens.
+    pub can_fragment: bool,
+}
+
+/// For an IPv4 packet.
 #[inline(always)]
 #[must_use]
-pub fn remedy_v4(ip: &Ipv4Header, behind: Option<[u8; 4]>, octets: u32, mtu: u32, to_group: bool) -> Remedy {
+pub fn remedy_v4(ip: &Ipv4Header, oversize: &Oversize) -> Remedy {
+    let &Oversize { octets, mtu, behind, to_group, can_fragment } = oversize;
     if ip.version() != 4 || ip.header_len() < Ipv4Header::LEN {
         return Remedy::Drop;
     }
-    if !ip.has_dont_fragment() || octets <= LEAST_V4 {
+    let is_least = octets <= LEAST_V4;
+    if can_fragment && (is_least || !ip.has_dont_fragment()) {
         return Remedy::Fragment;
     }
     // RFC 1122 section 3.2.2.
     let is_error = ip.protocol() == Protocol::ICMP && behind.is_none_or(|[kind, ..]| icmp::is_error_v4(kind));
-    if to_group || is_error || ip.is_late_fragment() || !ip.source.is_valid_source() || ip.destination.is_group() {
+    if is_least
+        || to_group
+        || is_error
+        || ip.is_late_fragment()
+        || !ip.source.is_valid_source()
+        || ip.destination.is_group()
+    {
         return Remedy::Drop;
     }
     Remedy::Tell(told(mtu, LEAST_V4))
 }
 
-/// The same for IPv6. What stands behind extension headers is not looked for.
+/// The same for IPv6, which is told always. What stands behind extension headers is not looked for.
 #[inline(always)]
 #[must_use]
-pub fn remedy_v6(ip: &Ipv6Header, behind: Option<[u8; 4]>, octets: u32, mtu: u32, to_group: bool) -> Remedy {
+pub fn remedy_v6(ip: &Ipv6Header, oversize: &Oversize) -> Remedy {
+    let &Oversize { octets, mtu, behind, to_group, can_fragment } = oversize;
     if ip.version() != 6 {
         return Remedy::Drop;
     }
-    if octets <= LEAST_V6 {
+    let is_least = octets <= LEAST_V6;
+    if can_fragment && is_least {
         return Remedy::Fragment;
     }
     // RFC 4443 section 2.4 (e).
@@ -66,7 +91,7 @@ pub fn remedy_v6(ip: &Ipv6Header, behind: Option<[u8; 4]>, octets: u32, mtu: u32
         Protocol::IPV6_FRAGMENT => behind.is_none_or(|[_, _, high, low]| u16::from_be_bytes([high, low]) & !7 != 0),
         _ => false,
     };
-    if to_group || is_refused || !ip.source.is_valid_source() || ip.destination.is_group() {
+    if is_least || to_group || is_refused || !ip.source.is_valid_source() || ip.destination.is_group() {
         return Remedy::Drop;
     }
     Remedy::Tell(told(mtu, LEAST_V6))

@@ -98,7 +98,6 @@ verdicts! {
     TooBigTold = 56, Dropped, "too-big-told", "Sent with more octets than the path takes: the sender was told what fits (ICMP)";
     TooBigSilent = 57, Dropped, "too-big-silent", "Sent with more octets than the path takes, by a sender that was told often just before";
     Fragmented = 58, Carried, "fragmented", "Sent with more octets than the path takes: the kernel fragments the outer packet";
-    CannotFragment = 59, Dropped, "cannot-fragment", "To be fragmented outside, but another device holds the mesh port and the kernel fragments only what leaves from there";
     CopyTooBig = 60, Noted, "copy-too-big", "A copy of a flooded frame had more octets than the path to its peer takes";
     MssLowered = 61, Noted, "mss-lowered", "TCP SYN whose MSS was lowered to what the path takes";
     PathMtuLowered = 62, Noted, "path-mtu-lowered", "ICMP said that the path to a peer takes less";

@@ -43,8 +43,8 @@ pub(crate) struct Departing {
     pub(crate) is_gso: bool,
     /// What is behind the tags is IP.
     pub(crate) is_ip: bool,
-    /// Copies that do not fit have been sent in fragments.
-    pub(crate) has_fragmented: bool,
+    /// What does not fit has been seen to, copy by copy.
+    pub(crate) is_judged: bool,
     pub(crate) hook: Hook,
 }
 
@@ -124,7 +124,7 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
         packet: too_big::packet_len(skb, &untagged) + tags.octets(),
         is_gso: skb.is_gso(),
         is_ip: matches!(untagged.ether_type(), EtherType::IPV4 | EtherType::IPV6),
-        has_fragmented: false,
+        is_judged: false,
         hook,
     };
     let known =

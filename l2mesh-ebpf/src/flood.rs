@@ -214,11 +214,11 @@ impl RawCopies<'_> {
     }
 }
 
-/// Counts a copy that could not be sent. What did not fit may have been sent before, in fragments.
+/// Counts a copy that could not be sent, unless that has been done.
 #[inline(always)]
 fn count_failure(departing: &Departing, outcome: Result<(), Verdict>) {
     match outcome {
-        Err(Verdict::TooBig) if departing.has_fragmented => {}
+        Err(Verdict::TooBig) if departing.is_judged => {}
         Err(Verdict::TooBig) => tables::count(Verdict::CopyTooBig, departing.frame.len),
         Err(verdict) => tables::count(verdict, departing.frame.len),
         Ok(()) => {}

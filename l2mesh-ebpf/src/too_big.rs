@@ -1,8 +1,8 @@
 //! Frames that do not fit the path to their peer: found in every program that sends, treated in one of their own.
 
 use l2mesh_common::{
-    tables::{FdbKey, FloodList, PeerId},
-    too_big::{self, Remedy, TooBigV4, TooBigV6},
+    tables::{FdbKey, FloodList, NextHop, PeerId, Way},
+    too_big::{self, Oversize, Remedy, TooBigV4, TooBigV6},
     verdict::Verdict,
     wire::{EtherType, EthernetHeader, Ipv4Header, Ipv6Header, Protocol},
 };
@@ -74,10 +74,10 @@ fn behind_extensions(skb: &Skb, first: Protocol) -> (Protocol, u32) {
 #[inline(always)]
 pub(crate) fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Result<Action, Verdict> {
     let next_hop = tables::peer(peer).ok_or(Verdict::NoNextHop)?.current();
-    match remedy(skb, departing, next_hop.mtu) {
+    let helper = if is_over_v4(next_hop) { fragmenter() } else { 0 };
+    match remedy(skb, departing, next_hop.mtu, helper != 0) {
         Remedy::Tell(mtu) => tell(skb, departing, mtu),
         Remedy::Fragment => {
-            let helper = helper()?;
             skb.tag(&departing.tags)?;
             skb.set_tunnel(departing.frame.vni, next_hop, departing.frame.tos, 0)?;
             tables::count(Verdict::Fragmented, departing.frame.len);
@@ -93,7 +93,8 @@ pub(crate) fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Res
 #[inline(always)]
 pub(crate) fn flooded(skb: &mut Skb, departing: &mut Departing, storm_limit: u32) -> Result<Action, Verdict> {
     let list = tables::flood_list(departing.frame.vni.get()).ok_or(Verdict::NoPeers)?;
-    let remedy = remedy(skb, departing, list.mtu.into());
+    let helper = fragmenter();
+    let remedy = remedy(skb, departing, list.mtu.into(), helper != 0);
     if let Remedy::Tell(mtu) = remedy {
         return tell(skb, departing, mtu);
     }
@@ -101,8 +102,8 @@ pub(crate) fn flooded(skb: &mut Skb, departing: &mut Departing, storm_limit: u32
     storm::send(storm_limit, &source, skb.frames())?;
     match remedy {
         Remedy::Fragment => {
-            departing.has_fragmented = true;
-            fragments(skb, departing, list)?;
+            departing.is_judged = true;
+            fragments(skb, departing, list, helper)?;
         }
         Remedy::Tell(_) | Remedy::Drop => {}
     }
@@ -110,10 +111,10 @@ pub(crate) fn flooded(skb: &mut Skb, departing: &mut Departing, storm_limit: u32
 }
 
 #[inline(always)]
-fn fragments(skb: &mut Skb, departing: &Departing, list: &'static FloodList) -> Result<(), Verdict> {
+fn fragments(skb: &mut Skb, departing: &Departing, list: &'static FloodList, helper: u32) -> Result<(), Verdict> {
     let peers = u32::from(list.by_helper) + u32::from(list.over_v6) + u32::from(list.over_v4);
     skb.tag(&departing.tags)?;
-    repeat(peers, &mut Fragments { skb, departing, list });
+    repeat(peers, &mut Fragments { skb, departing, list, helper });
     skb.untag().map(drop)
 }
 
@@ -122,6 +123,7 @@ struct Fragments<'a> {
     skb: &'a mut Skb,
     departing: &'a Departing,
     list: &'static FloodList,
+    helper: u32,
 }
 
 impl Step for Fragments<'_> {
@@ -141,38 +143,51 @@ impl Fragments<'_> {
         if !next_hop.is_known() || next_hop.takes(self.departing.packet) {
             return Ok(());
         }
-        let helper = helper()?;
+        if !is_over_v4(next_hop) {
+            return Err(Verdict::CopyTooBig);
+        }
         self.skb.set_tunnel(self.departing.frame.vni, next_hop, self.departing.frame.tos, 0)?;
-        self.skb.clone_to(helper)?;
+        self.skb.clone_to(self.helper)?;
         tables::count(Verdict::Fragmented, self.departing.frame.len);
         count_copy(self.departing, peer);
         Ok(())
     }
 }
 
-/// What is to be done for a frame whose tags have been taken off.
-#[inline(never)]
-fn remedy(skb: &Skb, departing: &Departing, mtu: u32) -> Remedy {
-    let (octets, to_group) = (departing.packet, departing.frame.inner.destination.is_group());
-    let mtu = departing.room(mtu);
-    match departing.carried {
-        EtherType::IPV4 => skb.header::<Ipv4Header>(L3 as usize).copied().map_or(Remedy::Drop, |ip| {
-            let behind = skb.load(L3 + ip.header_len() as u32);
-            too_big::remedy_v4(&ip, behind, octets, mtu, to_group)
-        }),
-        EtherType::IPV6 => skb.header::<Ipv6Header>(L3 as usize).map_or(Remedy::Drop, |ip| {
-            let behind = skb.load(L3 + Ipv6Header::LEN as u32);
-            too_big::remedy_v6(ip, behind, octets, mtu, to_group)
-        }),
-        _ => Remedy::Drop,
-    }
+/// The kernel fragments what it encapsulates in IPv4 only: in IPv6 it drops it (`ip6_fragment` in `net/ipv6/ip6_output.c`,
+/// where `ignore_df` is not set).
+#[inline(always)]
+fn is_over_v4(next_hop: &NextHop) -> bool {
+    matches!(next_hop.way(), Way::V4 | Way::HelperV4)
 }
 
-/// The interface of the helper device, which fragments. A program can tell it no port: it sends to its own.
+/// The helper device where it can fragment, else 0. A program can tell it no port: it sends to the one that it holds.
 #[inline(always)]
-pub(crate) fn helper() -> Result<u32, Verdict> {
-    let settings = tables::settings().ok_or(Verdict::TooBig)?;
-    if settings.helper_port == settings.port { Ok(settings.helper_ifindex) } else { Err(Verdict::CannotFragment) }
+fn fragmenter() -> u32 {
+    tables::settings().filter(|it| it.helper_port == it.port).map_or(0, |it| it.helper_ifindex)
+}
+
+/// What is to be done for a frame whose tags have been taken off.
+#[inline(never)]
+fn remedy(skb: &Skb, departing: &Departing, mtu: u32, can_fragment: bool) -> Remedy {
+    let oversize = |ip_header: u32| Oversize {
+        octets: departing.packet,
+        mtu: departing.room(mtu),
+        behind: skb.load(L3 + ip_header),
+        to_group: departing.frame.inner.destination.is_group(),
+        can_fragment,
+    };
+    match departing.carried {
+        EtherType::IPV4 => match skb.header::<Ipv4Header>(L3 as usize) {
+            Some(ip) => too_big::remedy_v4(ip, &oversize(ip.header_len() as u32)),
+            None => Remedy::Drop,
+        },
+        EtherType::IPV6 => match skb.header::<Ipv6Header>(L3 as usize) {
+            Some(ip) => too_big::remedy_v6(ip, &oversize(Ipv6Header::LEN as u32)),
+            None => Remedy::Drop,
+        },
+        _ => Remedy::Drop,
+    }
 }
 
 /// Makes the frame the answer to itself, and sends it back to where it came from.

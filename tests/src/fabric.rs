@@ -206,6 +206,34 @@ impl Lab {
         host.wait_carrier(&uplink.interface);
     }
 
+    /// From now on the router sends no packet longer than `mtu` octets to the host's first uplink, and says so to whoever
+    /// sent it (ICMP). The links' own MTU stays: nobody else knows.
+    #[track_caller]
+    pub fn narrow(&self, host: &Host, mtu: u32) {
+        let (fabric, uplink) = (self.fabric(), host.uplink(0));
+        let port = &uplink.port;
+        // Routers look at the MTU of a route only where it is locked (ip_dst_mtu_maybe_forward in include/net/ip.h).
+        fabric.run(&format!("ip route replace {}/32 dev {port} mtu lock {mtu}", uplink.address));
+        if let Some(address) = uplink.address6 {
+            fabric.run(&format!("ip route replace {address}/128 dev {port} mtu lock {mtu}"));
+        }
+    }
+
+    /// How many packets the router has not forwarded because they were too big.
+    #[must_use]
+    #[track_caller]
+    pub fn too_big_drops(&self) -> u64 {
+        let fabric = self.fabric();
+        // Two lines a protocol: names, then values.
+        let text = fabric.run("cat /proc/net/snmp").stdout;
+        let mut lines = text.lines().filter(|line| line.starts_with("Ip:")).map(str::split_whitespace);
+        let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+        let v4 = names.zip(values).find(|(name, _)| *name == "FragFails").map(|(_, value)| value);
+        let text = fabric.run("cat /proc/net/snmp6").stdout;
+        let v6 = text.lines().find_map(|line| line.strip_prefix("Ip6InTooBigErrors")).map(str::trim);
+        [v4, v6].iter().flatten().map(|value| value.parse::<u64>().expect("a count")).sum()
+    }
+
     /// Panics if a veth of the underlay lost a frame that XDP sent: at every host and every port.
     #[track_caller]
     pub fn assert_no_xdp_errors(&self, hosts: &[Host]) {

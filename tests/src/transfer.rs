@@ -15,6 +15,9 @@ const STALL: Duration = Duration::from_secs(5);
 /// However much progress there is.
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// How long to wait for a datagram before it is sent again.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 /// Octets per write.
 const CHUNK: usize = 1 << 16;
 
@@ -65,6 +68,33 @@ pub fn udp(from: &Host, to: &Host, address: impl Into<IpAddr>, lengths: &[usize]
         pair.send(&pattern.take(length));
     }
     pair.compare(lengths);
+}
+
+/// Sends `count` datagrams of `length` octets, each again and again until it arrives. Returns how many were sent in vain.
+/// Panics if one has not arrived after 5 s.
+#[track_caller]
+pub fn udp_persistently(from: &Host, to: &Host, address: impl Into<IpAddr>, length: usize, count: usize) -> usize {
+    let pair = UdpPair::new(from, to, address.into());
+    pair.receiver.set_read_timeout(Some(PATIENCE)).expect("a timeout that is not zero");
+    let (mut pattern, mut buffer, mut lost) = (Pattern::new(), vec![0; CHUNK], 0);
+    for number in 0..count {
+        let datagram = pattern.take(length);
+        let end = Instant::now() + STALL;
+        loop {
+            match pair.sender.send(&datagram) {
+                // What the socket heard of the one before; none was sent.
+                Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => continue,
+                sent => assert_eq!(sent.ok(), Some(length), "{}: octets sent", pair.what),
+            }
+            // One that was late is none that was lost.
+            match pair.receiver.recv(&mut buffer) {
+                Ok(octets) if buffer[..octets] == datagram => break,
+                _ => lost += 1,
+            }
+            assert!(Instant::now() < end, "{}: datagram {number} of {length} octets does not arrive", pair.what);
+        }
+    }
+    lost
 }
 
 /// Hands the kernel one buffer of `octets` octets with `UDP_SEGMENT`: it leaves as datagrams of

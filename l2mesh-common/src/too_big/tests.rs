@@ -21,6 +21,8 @@ fn fragment(ip: Ipv4Header, field: u16) -> Ipv4Header {
     bytemuck::cast(octets)
 }
 
+const OVERSIZE: Oversize = Oversize { octets: 1451, mtu: 1450, behind: None, to_group: false, can_fragment: true };
+
 #[test]
 fn remedies_for_ipv4() {
     use Remedy::{Drop, Fragment, Tell};
@@ -51,12 +53,20 @@ fn remedies_for_ipv4() {
         ("to a group", v4(HOST, [239, 1, 1, 1], 17), None, 1451, 1450, false, Drop),
         ("to all", v4(HOST, [255; 4], 17), None, 1451, 1450, false, Drop),
     ] {
-        assert_eq!(remedy_v4(&ip, behind, octets, mtu, to_group), expected, "{name}");
+        let oversize = Oversize { octets, mtu, behind, to_group, can_fragment: true };
+        assert_eq!(remedy_v4(&ip, &oversize), expected, "{name}");
+        // Without fragments: told as if DF were set, unless that is no use.
+        let otherwise = match expected {
+            Fragment if octets <= LEAST_V4 || to_group => Drop,
+            Fragment => Tell(u16::try_from(mtu).expect("an MTU")),
+            other => other,
+        };
+        assert_eq!(remedy_v4(&ip, &Oversize { can_fragment: false, ..oversize }), otherwise, "{name}");
     }
     for first in [0x35, 0x44, 0x40, 0x65] {
         let mut octets: [u8; 20] = bytemuck::cast(fragment(udp, 0));
         octets[0] = first;
-        assert_eq!(remedy_v4(&bytemuck::cast(octets), None, 1451, 1450, false), Drop, "{first:#x}");
+        assert_eq!(remedy_v4(&bytemuck::cast(octets), &OVERSIZE), Drop, "{first:#x}");
     }
 }
 
@@ -85,11 +95,14 @@ fn remedies_for_ipv6() {
         ("from a group", v6("ff02::1", "fd00::2", 17), None, 1451, 1450, false, Drop),
         ("to a group", v6("fd00::1", "ff02::1", 17), None, 1451, 1450, false, Drop),
     ] {
-        assert_eq!(remedy_v6(&ip, behind, octets, mtu, to_group), expected, "{name}");
+        let oversize = Oversize { octets, mtu, behind, to_group, can_fragment: true };
+        assert_eq!(remedy_v6(&ip, &oversize), expected, "{name}");
+        let otherwise = if expected == Fragment { Drop } else { expected };
+        assert_eq!(remedy_v6(&ip, &Oversize { can_fragment: false, ..oversize }), otherwise, "{name}");
     }
     let mut octets: [u8; 40] = bytemuck::cast(udp);
     octets[0] = 0x40;
-    assert_eq!(remedy_v6(&bytemuck::cast(octets), None, 1451, 1450, false), Drop);
+    assert_eq!(remedy_v6(&bytemuck::cast(octets), &OVERSIZE), Drop);
 }
 
 #[test]
@@ -178,11 +191,15 @@ proptest! {
     }
 
     #[test]
-    fn any_header_has_a_remedy(four: [u8; 20], six: [u8; 40], behind: Option<[u8; 4]>, octets: u32, mtu: u32, to_group: bool) {
+    fn any_header_has_a_remedy(
+        four: [u8; 20], six: [u8; 40], behind: Option<[u8; 4]>, octets: u32, mtu: u32, to_group: bool, can_fragment: bool,
+    ) {
+        let oversize = Oversize { octets, mtu, behind, to_group, can_fragment };
         for (remedy, least) in [
-            (remedy_v4(&bytemuck::cast(four), behind, octets, mtu, to_group), LEAST_V4),
-            (remedy_v6(&bytemuck::cast(six), behind, octets, mtu, to_group), LEAST_V6),
+            (remedy_v4(&bytemuck::cast(four), &oversize), LEAST_V4),
+            (remedy_v6(&bytemuck::cast(six), &oversize), LEAST_V6),
         ] {
+            prop_assert!(can_fragment || remedy != Remedy::Fragment);
             if let Remedy::Tell(told) = remedy {
                 prop_assert!(u32::from(told) >= least && !to_group && octets > least);
             }
