@@ -100,6 +100,7 @@ impl Mesh {
         let clash =
             |clash: &ViewClash| ConfigError::new(self.nodes[clash.node].location.clone(), clash.text(&self.nodes));
         errors.extend(view_clashes(&self.nodes).iter().map(clash));
+        errors.extend(self.family_errors());
         if errors.is_empty() { Ok(()) } else { Err(ResolveError::Config(ConfigErrors(errors))) }
     }
 

@@ -7,6 +7,7 @@
 //! ```
 
 mod error;
+mod families;
 mod file;
 mod flags;
 mod host;

@@ -59,7 +59,7 @@ fn every_key() {
         Underlay {
             port: 8472,
             tx_hook: TxHook::Port,
-            private_port: true,
+            private_port: false,
             fdb_size: 1 << 24,
             fdb_age: seconds(60),
             move_limit: 14,
@@ -89,7 +89,7 @@ fn every_key() {
 #[test]
 fn what_is_not_there_yet() {
     let mut mesh = Mesh::from_toml(include_str!("tests/every-key.toml"), "mesh.toml").expect("valid");
-    mesh.resolve(|_| Ok(vec!["2001:db8::2".parse().expect("an address")])).expect("one address each");
+    mesh.resolve(|_| Ok(vec!["198.51.100.2".parse().expect("an address")])).expect("one address each");
     assert_eq!(
         mesh.not_yet(),
         [
@@ -105,6 +105,7 @@ fn what_is_not_there_yet() {
 fn not_refused() {
     for (place, fragment) in [
         ("end:", "[underlay]"),
+        ("end:", "[underlay]\nprivate-port = true"),
         ("end:", "[underlay]\nfdb-age = \"300 s\""),
         ("end:", "mtu = 68"),
         ("end:", "mtu = 65535"),

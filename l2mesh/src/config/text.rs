@@ -113,6 +113,10 @@ pub(super) fn unreachable_reason(address: IpAddr) -> Option<String> {
         "a multicast"
     } else if address == Ipv4Addr::BROADCAST {
         "the broadcast"
+    } else if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+        return Some(
+            "it is a link-local address, which another host may have too: write a global or unique local one".into(),
+        );
     } else {
         return None;
     };

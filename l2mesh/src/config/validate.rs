@@ -5,8 +5,9 @@ use std::{fmt::Display, time::Duration};
 use l2mesh_common::freeze::MOVE_LIMIT_MAX;
 
 use super::{
-    Mesh, Probe, TxHook, Underlay,
+    Mesh, Node, Probe, TxHook, Underlay,
     error::{ConfigErrors, Origin, Report, Source},
+    families,
     file::{At, RawMesh, RawProbe, RawUnderlay, Scalar},
     network, node, text,
 };
@@ -26,8 +27,31 @@ pub(super) fn mesh(raw: &RawMesh, source: Source<'_>) -> Result<Mesh, ConfigErro
     let (nodes, names) = node::nodes(&mut report, &raw.node);
     let networks = network::networks(&mut report, &raw.network, &names);
     let probe_written = probe.is_some();
+    if matches!(source, Source::File { .. }) {
+        for clash in families::clashes(&nodes, &networks) {
+            let node = &raw.node[clash.node()];
+            let origin = node.value.address.as_ref().map_or(node.origin, |address| address.origin);
+            report.error(origin, clash.text(&nodes));
+        }
+    }
+    checksums_want_the_port(&mut report, raw, &underlay, &nodes);
     // Where an error was found, a placeholder stands: it ends here.
     report.finish(Mesh { underlay, probe: probe.unwrap_or_default(), nodes, networks, probe_written, own: None })
+}
+
+/// The helper device sends what is to have a UDP checksum, to the port that it holds: a tunnel key cannot say one.
+fn checksums_want_the_port(report: &mut Report<'_>, raw: &RawMesh, underlay: &Underlay, nodes: &[Node]) {
+    if !underlay.private_port {
+        return;
+    }
+    for (raw, node) in raw.node.iter().zip(nodes).filter(|(_, node)| node.udp_checksum) {
+        let text = format!(
+            "node {:?}: udp-checksum: the helper device gives checksums, and it sends to the UDP port that it holds, which \
+             private-port leaves to others: remove one of the two",
+            node.name
+        );
+        report.error(raw.origin, text);
+    }
 }
 
 fn underlay(report: &mut Report<'_>, raw: &RawUnderlay) -> Underlay {
