@@ -346,7 +346,9 @@ mtu = 8950
     #[test]
     fn mtu() {
         let v4 = resolved(&["203.0.113.20"]).expect("resolved");
-        let v6 = resolved(&["2001:db8::20"]).expect("resolved");
+        let v6 = FILE.replace("203.0.113.", "2001:db8::").replace("10.0.0.3", "2001:db8::3");
+        let mut v6 = Mesh::from_toml(&v6, "mesh.toml").expect("a valid file");
+        v6.resolve(|_| Ok(vec![ip("2001:db8::20")])).expect("resolved");
         let [lan, jumbo] = v4.networks.as_slice() else { panic!("two networks") };
         for (mesh, network, underlay, mtu) in [
             (&v4, lan, 1500, 1450),
