@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use aya::maps::{HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
-use l2mesh_common::tables::{Counter, Neighbour, NeighbourKey};
+use l2mesh_common::tables::{Counter, FdbEntry, FdbKey, Neighbour, NeighbourKey};
 use l2mesh_common::verdict::Verdict;
 
 use crate::host::Host;
@@ -109,6 +109,18 @@ impl Pinned {
         let mut neighbour = map.get(&key, 0).expect("a neighbour");
         change(&mut neighbour);
         map.insert(key, neighbour, 0).expect("room for what was there");
+    }
+
+    /// Empties the table of MAC addresses, static ones included.
+    #[track_caller]
+    pub fn forget_macs(&self) {
+        let map = MapData::from_pin(self.directory.join("FDB")).expect("the pinned FDB");
+        let mut map = HashMap::<_, FdbKey, FdbEntry>::try_from(Map::HashMap(map)).expect("a table of MAC addresses");
+        let keys: Vec<_> = map.keys().collect::<Result<_, _>>().expect("keys");
+        for key in keys {
+            // One that ageing removed meanwhile is as good.
+            let _gone = map.remove(&key);
+        }
     }
 
     /// Runs a TC program on a frame that is at an interface (0: `lo`).

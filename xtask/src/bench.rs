@@ -6,11 +6,13 @@ mod contender;
 mod instructions;
 mod machine;
 mod metric;
+mod pattern;
 mod programs;
 mod receive;
 mod reorder;
 mod report;
 mod round_trip;
+mod scale;
 mod tcp;
 mod transmit;
 
@@ -23,7 +25,7 @@ use serde_json::json;
 
 use self::{
     broadcast::Crowd,
-    contender::{Contender, Kind},
+    contender::{Contender, Kind, Medium},
     machine::CpuTime,
     metric::Metric,
     programs::Programs,
@@ -55,9 +57,30 @@ pub(crate) struct BenchArgs {
     /// Only these contenders
     #[arg(long, value_delimiter = ',')]
     contenders: Vec<String>,
-    /// What crosses the underlay
+    /// What crosses the underlay; networks and MAC addresses are always measured on frames
     #[arg(long, value_enum, default_value_t = Wires::Both)]
     wire: Wires,
+    /// Numbers of networks on one interface, the first is what the others are compared with
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 256, 4094], value_parser = clap::value_parser!(u32).range(1..=4094))]
+    networks: Vec<u32>,
+    /// Numbers of MAC addresses behind one peer, likewise
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 1000, 65536], value_parser = clap::value_parser!(u32).range(1..=65536))]
+    macs: Vec<u32>,
+}
+
+impl BenchArgs {
+    fn rounds(&self) -> (u32, Duration) {
+        let (rounds, seconds) = if self.quick { (2, 1.0) } else { (self.rounds, self.seconds) };
+        (rounds, Duration::from_secs_f64(seconds))
+    }
+
+    fn wants(&self, what: Measurement) -> bool {
+        self.only.is_empty() || self.only.contains(&what)
+    }
+
+    fn wants_kind(&self, kind: Kind) -> bool {
+        self.contenders.is_empty() || self.contenders.iter().any(|name| name == kind.key())
+    }
 }
 
 /// What crosses the underlay.
@@ -86,6 +109,14 @@ enum Measurement {
     Broadcast,
     /// Order of frames
     Reorder,
+    /// TCP and small frames, IPv6 inside and outside
+    Ipv6,
+    /// Bulk TCP in 802.1Q tags
+    Tagged,
+    /// Small frames of one network of many
+    Networks,
+    /// Small frames of one MAC address of many, and how fast they are learned
+    Macs,
 }
 
 /// A number, and what it is of.
@@ -100,12 +131,16 @@ struct Step<'a> {
 type Measure = fn(&mut Step<'_>, &mut Contender) -> anyhow::Result<Vec<Sample>>;
 
 /// Those that take two hosts.
-const PAIRS: [(Measurement, Measure); 5] = [
-    (Measurement::Tcp, tcp::measure),
-    (Measurement::Transmit, transmit::measure),
-    (Measurement::Receive, receive::measure),
-    (Measurement::RoundTrip, round_trip::measure),
-    (Measurement::Reorder, reorder::measure),
+const PAIRS: [(Measurement, Medium, Measure); 9] = [
+    (Measurement::Tcp, Medium::V4, tcp::measure),
+    (Measurement::Transmit, Medium::V4, transmit::measure),
+    (Measurement::Receive, Medium::V4, receive::measure),
+    (Measurement::RoundTrip, Medium::V4, round_trip::measure),
+    (Measurement::Reorder, Medium::V4, reorder::measure),
+    (Measurement::Ipv6, Medium::V6, tcp::measure),
+    (Measurement::Ipv6, Medium::V6, transmit::measure),
+    (Measurement::Ipv6, Medium::V6, receive::measure),
+    (Measurement::Tagged, Medium::Tagged, tcp::measure),
 ];
 
 /// Measures and prints.
@@ -121,8 +156,10 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let binary = programs::build_l2mesh()?;
     let mut programs = Programs::new()?;
     machine::hurry()?;
+    let on_wires = PAIRS.iter().any(|(what, ..)| args.wants(*what)) || args.wants(Measurement::Broadcast);
     let wires = match args.wire {
-        Wires::Both => &[Wire::Frames, Wire::Plain][..],
+        _ if !on_wires => &[][..],
+        Wires::Both => &[Wire::Frames, Wire::Plain],
         Wires::Frames => &[Wire::Frames],
         Wires::Plain => &[Wire::Plain],
     };
@@ -137,11 +174,17 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         }
         all.insert(format!("{wire:?}").to_lowercase(), results.json());
     }
+    let scale = scale::measure(args, &binary, &mut programs)?;
     if args.json {
         let instructions: serde_json::Map<_, _> =
             instructions.into_iter().map(|(name, count)| (name, count.into())).collect();
-        println!("{:#}", json!({ "wires": all, "verified_instructions": instructions }));
+        let scale = scale.json();
+        println!("{:#}", json!({ "wires": all, "scale": scale, "verified_instructions": instructions }));
     } else {
+        print!("{}", scale.table());
+        if instructions.is_empty() {
+            return Ok(());
+        }
         println!("\nverified instructions:");
         for (name, count) in instructions {
             println!("{name:32}{count:>12}");
@@ -157,34 +200,33 @@ fn on_wire(
     programs: &mut Programs,
     counts: &mut BTreeMap<String, u32>,
 ) -> anyhow::Result<Results> {
-    let (rounds, seconds) = if args.quick { (2, 1.0) } else { (args.rounds, args.seconds) };
-    let time = Duration::from_secs_f64(seconds);
-    let wanted = |what| args.only.is_empty() || args.only.contains(&what);
+    let (rounds, time) = args.rounds();
     eprintln!("bench: building the contenders, {wire:?}");
-    let kinds = Kind::ALL
-        .into_iter()
-        .filter(|kind| args.contenders.is_empty() || args.contenders.iter().any(|name| name == kind.key()));
-    let pairs = PAIRS.iter().any(|(what, _)| wanted(*what));
-    let mut contenders = if pairs {
-        kinds.map(|kind| Contender::new(lab, wire, kind, programs)).collect::<anyhow::Result<Vec<_>>>()?
-    } else {
-        Vec::new()
-    };
-    let crowds = if wanted(Measurement::Broadcast) { Crowd::all(lab, wire) } else { Vec::new() };
+    let pairs: Vec<_> = PAIRS.into_iter().filter(|(what, ..)| args.wants(*what)).collect();
+    let mut contenders = Vec::new();
+    for medium in [Medium::V4, Medium::V6, Medium::Tagged] {
+        let all = if medium == Medium::V4 { &Kind::ALL[..] } else { &Kind::MAIN };
+        for &kind in all.iter().filter(|kind| args.wants_kind(**kind)) {
+            if pairs.iter().any(|pair| pair.1 == medium) {
+                contenders.push(Contender::new(lab, wire, medium, kind, programs)?);
+            }
+        }
+    }
+    let crowds = if args.wants(Measurement::Broadcast) { Crowd::all(lab, wire) } else { Vec::new() };
     let mut results = Results::default();
     let mut disturbance = Vec::new();
     for round in 1..=rounds {
         disturbance.push(CpuTime::disturbance()?);
-        for (what, measure) in PAIRS.iter().filter(|(what, _)| wanted(*what)) {
+        for &(what, medium, measure) in &pairs {
             eprintln!("bench: {wire:?}, round {round} of {rounds}: {what:?}");
-            for contender in &mut contenders {
+            for contender in contenders.iter_mut().filter(|contender| contender.medium == medium) {
                 let mut step = Step { programs, time };
                 for sample in measure(&mut step, contender)? {
                     results.add(contender.kind, sample);
                 }
             }
         }
-        if wanted(Measurement::Broadcast) {
+        if args.wants(Measurement::Broadcast) {
             eprintln!("bench: {wire:?}, round {round} of {rounds}: Broadcast");
         }
         for crowd in &crowds {
@@ -195,13 +237,17 @@ fn on_wire(
     results.notes.extend(crowds.iter().filter_map(Crowd::counted));
     let pids: Vec<u32> = contenders.iter_mut().flat_map(Contender::pids).collect();
     counts.extend(instructions::of(&pids)?);
-    let mut sorted = disturbance;
-    sorted.sort_by(f64::total_cmp);
-    let busy = metric::median(&sorted).unwrap_or_default() * 100.0;
-    results.notes.push(format!(
-        "{rounds} rounds of {seconds} s; before a round the machine was {busy:.0} % busy with something else (median)"
-    ));
+    results.notes.push(about_rounds(rounds, time, disturbance));
     Ok(results)
+}
+
+fn about_rounds(rounds: u32, time: Duration, mut disturbance: Vec<f64>) -> String {
+    disturbance.sort_by(f64::total_cmp);
+    let busy = metric::median(&disturbance).unwrap_or_default() * 100.0;
+    let seconds = time.as_secs_f64();
+    format!(
+        "{rounds} rounds of {seconds} s; before a round the machine was {busy:.0} % busy with something else (median)"
+    )
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of a few seconds have fewer than 52 bits")]

@@ -3,8 +3,11 @@
 //! | program | hook | does |
 //! |---|---|---|
 //! | `pass` | native XDP | nothing |
-//! | `generate` | none, run with live frames (`BPF_PROG_TEST_RUN`) | sends the frame in `FRAME`, eight flows in turn, as fast as the sink takes them |
+//! | `generate` | none, run with live frames (`BPF_PROG_TEST_RUN`) | sends the frame in `FRAME`, eight flows and any number of items in turn, as fast as the sink takes them |
+//! | `fan` | TC egress | gives each frame the next item's MAC address or sends it out of the next item's interface |
 //! | `sink` | TC ingress | counts and drops what goes to UDP port 9, inside VXLAN or not |
+//!
+//! Items are MAC addresses or networks, numbered from zero; their numbers stand in two octets of a frame.
 
 #![no_std]
 #![no_main]
@@ -24,35 +27,52 @@ use aya_ebpf::{
 };
 
 /// Words of a frame that are written each time: pages come back from the receiver as it left them.
-const WORDS: usize = 14;
-/// Where in `FRAME` the interface stands that the frame leaves through.
-const IFINDEX: usize = 14;
-/// UDP source ports: of the first header, and of the one inside VXLAN. The flow goes into their last octets.
-const PORTS: [(usize, u32); 2] = [(4, 24), (10, 40)];
-/// Where a frame's UDP destination port is: without options, and behind an outer header of 50 octets.
-const TARGETS: [usize; 2] = [36, 86];
+const WORDS: usize = 18;
+/// Where a frame's UDP destination port is: IPv4 without options, IPv6; behind 50 octets of IPv4 and of IPv6 outside, behind
+/// 70 of IPv6.
+const TARGETS: [usize; 5] = [36, 86, 56, 106, 126];
 /// Port 9, discard, as it is on the wire.
 const DISCARD: [u8; 2] = [0, 9];
-
-/// Where in `FRAME` something else than zero ends it.
-const STOP: usize = 15;
+/// Greatest number of interfaces that `fan` sends out of.
+const MAX_INTERFACES: u32 = 4096;
 /// Frames that may be under way, of the 256 that a veth's ring holds: what does not fit would cost the receiver time too,
 /// in contention for the locks of rings and page pools.
 const WINDOW: u64 = 160;
 /// How many frames pass between two looks at the sink, so that its counter stays in its own processor's cache.
 const LOOK: u64 = 32;
-/// Looks before frames count as lost: a fraction of a millisecond.
-const PATIENCE: u32 = 1 << 16;
+/// Looks before frames count as lost, the most that the kernel allows: some ten milliseconds.
+const PATIENCE: u32 = 1 << 23;
 
-/// 14 words of the frame, the interface, the end.
+/// What is sent, as xtask/src/bench/programs.rs fills it in.
+#[repr(C)]
+struct Pattern {
+    frame: [u64; WORDS],
+    /// The interface that frames leave through; for `fan` the first one's place in `INTERFACES` is the first item's.
+    ifindex: u64,
+    /// Something else than zero ends the generator.
+    stop: u64,
+    /// Octets of the frame into which a flow's number goes, and an item's, high and low.
+    flows: [u16; 2],
+    item: [u16; 2],
+    first: u32,
+    /// The item behind the last one.
+    end: u32,
+}
+
 #[map]
-static FRAME: Array<[u64; 16]> = Array::with_max_entries(1, 0);
+static FRAME: Array<Pattern> = Array::with_max_entries(1, 0);
 /// What `ARRIVED` will be when everything sent has arrived. One processor writes it.
 #[map]
 static EXPECTED: Array<u64> = Array::with_max_entries(1, 0);
+/// The next item.
+#[map]
+static ITEM: Array<u32> = Array::with_max_entries(1, 0);
 /// Frames that reached the sink.
 #[map]
 static ARRIVED: Array<u64> = Array::with_max_entries(1, 0);
+/// Where `fan` sends items; where there is one for all of them, it is the first.
+#[map]
+static INTERFACES: Array<u32> = Array::with_max_entries(MAX_INTERFACES, 0);
 
 #[xdp(frags)]
 fn pass(_context: XdpContext) -> u32 {
@@ -61,14 +81,16 @@ fn pass(_context: XdpContext) -> u32 {
 
 #[xdp]
 fn generate(context: XdpContext) -> u32 {
-    let (Some(frame), Some(expected)) = (FRAME.get(0), EXPECTED.get_ptr_mut(0)) else { return xdp_action::XDP_ABORTED };
-    if frame[STOP] != 0 {
+    let (Some(pattern), Some(expected)) = (FRAME.get(0), EXPECTED.get_ptr_mut(0)) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    if pattern.stop != 0 {
         return xdp_action::XDP_DROP;
     }
     // SAFETY: only this program writes it, on one processor.
     let expected = unsafe { &mut *expected };
     *expected += 1;
-    let flow = *expected & 7;
+    let flow = *expected as u8 & 7;
     if *expected & (LOOK - 1) == 0 {
         let mut wait = Wait { limit: expected.saturating_sub(WINDOW), arrived: 0 };
         // SAFETY: the callback has the type that the helper asks for and is done with `wait` when the helper returns.
@@ -77,18 +99,49 @@ fn generate(context: XdpContext) -> u32 {
             *expected = wait.arrived;
         }
     }
-    for (index, word) in frame.iter().enumerate().take(WORDS) {
+    for (index, word) in pattern.frame.iter().enumerate() {
         let start = context.data() + index * 8;
         if start + 8 > context.data_end() {
             break;
         }
-        let port = PORTS.iter().find(|(place, _)| *place == index);
-        let word = port.map_or(*word, |(_, shift)| *word ^ (flow << shift));
         // SAFETY: bounded by the check above.
-        unsafe { (start as *mut u64).write_volatile(word) };
+        unsafe { (start as *mut u64).write_volatile(*word) };
     }
+    let (start, end) = (context.data(), context.data_end());
+    for offset in pattern.flows {
+        change(start, end, offset, |octet| octet ^ flow);
+    }
+    let [high, low] = (next_item(pattern) as u16).to_be_bytes();
+    change(start, end, pattern.item[0], |_| high);
+    change(start, end, pattern.item[1], |_| low);
     // SAFETY: notes the target; no pointers.
-    unsafe { bpf_redirect(frame[IFINDEX] as u32, 0) as u32 }
+    unsafe { bpf_redirect(pattern.ifindex as u32, 0) as u32 }
+}
+
+/// The item of this frame.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "runs per frame")]
+fn next_item(pattern: &Pattern) -> u32 {
+    let Some(next) = ITEM.get_ptr_mut(0) else { return 0 };
+    // SAFETY: one program at a time uses it, on one processor.
+    let next = unsafe { &mut *next };
+    let item = *next;
+    *next = if item + 1 < pattern.end { item + 1 } else { pattern.first };
+    item
+}
+
+/// Changes an octet of a frame. At 0 there is none to change.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "runs per frame")]
+fn change(start: usize, end: usize, offset: u16, to: impl FnOnce(u8) -> u8) {
+    // The mask is for the verifier.
+    let place = start + usize::from(offset & 0xff);
+    // Two octets: what LLVM makes of one says nothing to the verifier. The last octet never changes.
+    if offset == 0 || place + 2 > end {
+        return;
+    }
+    // SAFETY: bounded by the check above.
+    unsafe { (place as *mut u8).write_volatile(to((place as *const u8).read_volatile())) };
 }
 
 /// For the sink to catch up.
@@ -104,6 +157,31 @@ extern "C" fn look(_index: u64, wait: *mut Wait) -> i64 {
     unsafe {
         (*wait).arrived = arrived.read_volatile();
         i64::from((*wait).arrived >= (*wait).limit)
+    }
+}
+
+#[classifier]
+fn fan(context: TcContext) -> i32 {
+    let Some(pattern) = FRAME.get(0) else { return TC_ACT_SHOT };
+    let item = next_item(pattern);
+    let (start, end) = (context.data(), context.data_end());
+    // Both MAC addresses.
+    if start + 12 > end {
+        return TC_ACT_SHOT;
+    }
+    // SAFETY: bounded by the check above.
+    unsafe {
+        (start as *mut u64).write_volatile(pattern.frame[0]);
+        ((start + 8) as *mut u32).write_volatile(pattern.frame[1] as u32);
+    }
+    let [high, low] = (item as u16).to_be_bytes();
+    change(start, end, pattern.item[0], |_| high);
+    change(start, end, pattern.item[1], |_| low);
+    let by_mac = pattern.item[0] != 0;
+    match INTERFACES.get(if by_mac { 0 } else { item }) {
+        // SAFETY: notes the target; no pointers.
+        Some(ifindex) => unsafe { bpf_redirect(*ifindex, 0) as i32 },
+        None => TC_ACT_SHOT,
     }
 }
 

@@ -2,7 +2,7 @@
 //! them.
 
 use std::{
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     thread,
     time::{Duration, Instant},
 };
@@ -56,17 +56,18 @@ impl Crowd {
         let [a, b] = lab.pair([&format!("{key}-a"), &format!("{key}-b")], &Wiring { wire, ..Wiring::default() });
         let [net_a, net_b, net_c, _] = b.address().octets();
         let remotes: Vec<_> =
-            (0..peers).map(|nth| Ipv4Addr::new(net_a, net_b, net_c, FIRST_PEER.saturating_add(nth))).collect();
+            (0..peers).map(|nth| IpAddr::from([net_a, net_b, net_c, FIRST_PEER.saturating_add(nth)])).collect();
         for remote in &remotes {
             b.add_address("eth0", &format!("{remote}/32"));
             a.run(&format!("ip neigh replace {remote} lladdr {} dev eth0 nud permanent", b.mac("eth0")));
         }
         let agent = if kind.is_l2mesh() {
-            Some(contender::l2mesh(&a, kind, &remotes, "10.8.0.1/24"))
+            Some(contender::l2mesh(&a, kind, &remotes))
         } else {
-            contender::vxlan(&a, a.address(), &remotes, "10.8.0.1/24");
+            contender::vxlan(&a, &remotes);
             None
         };
+        a.add_address(kind.device(), "10.8.0.1/24");
         Self { kind, peers, metric, a, b, _agent: agent }
     }
 
@@ -120,7 +121,7 @@ struct Sent {
 /// and sometimes for good.
 fn flood(programs: &Programs, peers: u64, time: Duration) -> anyhow::Result<Sent> {
     machine::pin(SENDER)?;
-    let socket = transmit::socket(EVERYBODY)?;
+    let socket = transmit::socket(EVERYBODY.into())?;
     let burst = (WINDOW / peers).max(1);
     let first = programs.arrived()?;
     let (start, mut frames, mut expected) = (Instant::now(), 0, first);

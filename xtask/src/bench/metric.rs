@@ -16,6 +16,13 @@ pub(crate) enum Metric {
     Copies32,
     Copies128,
     Reordered,
+    V6Tcp1,
+    V6Tcp1Cpu,
+    V6Transmit,
+    V6TransmitWork,
+    V6Receive,
+    TaggedTcp1,
+    TaggedTcp1Cpu,
 }
 
 /// What is told of a metric.
@@ -47,6 +54,13 @@ impl Metric {
             Self::Copies32 => ("copies-32", "  32 peers", "k/s", 0, true),
             Self::Copies128 => ("copies-128", "  128 peers", "k/s", 0, true),
             Self::Reordered => ("reordered", "reordered frames", "ppm", 0, false),
+            Self::V6Tcp1 => ("ipv6-tcp-1", "IPv6: TCP, 1 flow", "Gb/s", 2, true),
+            Self::V6Tcp1Cpu => ("ipv6-tcp-1-cpu", "  its processor time", "s/GB", 2, false),
+            Self::V6Transmit => ("ipv6-transmit", "IPv6: small frame sent", "ns", 0, false),
+            Self::V6TransmitWork => ("ipv6-transmit-work", "  work over bare", "ns", 0, false),
+            Self::V6Receive => ("ipv6-receive", "IPv6: small frames received", "k/s", 0, true),
+            Self::TaggedTcp1 => ("tagged-tcp-1", "802.1Q: TCP, 1 flow", "Gb/s", 2, true),
+            Self::TaggedTcp1Cpu => ("tagged-tcp-1-cpu", "  its processor time", "s/GB", 2, false),
         };
         About { key, title, unit, digits, more }
     }
@@ -57,8 +71,17 @@ impl Metric {
         let mut sorted = samples.to_vec();
         sorted.sort_by(f64::total_cmp);
         match self {
-            Self::Transmit => sorted.first().copied(),
+            Self::Transmit | Self::V6Transmit => sorted.first().copied(),
             _ => median(&sorted),
+        }
+    }
+
+    /// Of what this is the part above the bare underlay's.
+    pub(crate) const fn over_bare(self) -> Option<Self> {
+        match self {
+            Self::TransmitWork => Some(Self::Transmit),
+            Self::V6TransmitWork => Some(Self::V6Transmit),
+            _ => None,
         }
     }
 }

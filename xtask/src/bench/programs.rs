@@ -20,14 +20,9 @@ use aya::{
 };
 use l2mesh_tests::Host;
 
+use super::pattern::{Pattern, WORDS};
 use crate::cargo;
 
-/// Words of `FRAME`: 14 of the frame, the interface, one to spare (xtask/ebpf).
-const FRAME_WORDS: usize = 16;
-/// The last of them: something else than zero ends the generator.
-const STOP: usize = 15;
-/// Octets of the frame that are written anew for each.
-const FRAME_OCTETS: usize = 112;
 /// Frames per second that no generator reaches: one system call, whose start and end take tens of milliseconds
 /// (`synchronize_rcu` in `bpf_prog_change_xdp`), must last for a whole measurement.
 const TOO_MANY: f64 = 4e6;
@@ -37,18 +32,30 @@ const START: Duration = Duration::from_secs(1);
 const WARM_UP: Duration = Duration::from_millis(50);
 /// Frames in one bulk transmission, as many as a NAPI cycle has.
 const BATCH: u32 = 64;
+/// Frames that have not arrived by then will not.
+const LOST: Duration = Duration::from_millis(500);
 
 /// The bench's kernel programs, loaded once for all hosts.
 pub(crate) struct Programs {
     object: Ebpf,
-    frame: Array<MapData, [u64; FRAME_WORDS]>,
+    frame: Array<MapData, [u64; WORDS]>,
     expected: Array<MapData, u64>,
+    item: Array<MapData, u32>,
     arrived: Array<MapData, u64>,
+    interfaces: Array<MapData, u32>,
 }
 
-/// Counts and drops on an interface while it lives.
-pub(crate) struct Sink {
+/// A TC program on an interface while it lives.
+pub(crate) struct Attached {
     _link: FdLink,
+}
+
+/// What became of one frame for each item.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Burst {
+    pub(crate) arrived: u64,
+    /// Frames per second, if it lasted long enough to tell.
+    pub(crate) rate: Option<f64>,
 }
 
 impl Programs {
@@ -61,10 +68,19 @@ impl Programs {
         let mut object = Ebpf::load_file(&path).with_context(|| format!("cannot load {}", path.display()))?;
         xdp(&mut object, "pass")?.load()?;
         xdp(&mut object, "generate")?.load()?;
-        sink(&mut object)?.load()?;
+        tc(&mut object, "sink")?.load()?;
+        tc(&mut object, "fan")?.load()?;
         let mut map = |name| object.take_map(name).with_context(|| format!("no map {name}"));
-        let (frame, expected, arrived) = (map("FRAME")?, map("EXPECTED")?, map("ARRIVED")?);
-        Ok(Self { object, frame: frame.try_into()?, expected: expected.try_into()?, arrived: arrived.try_into()? })
+        let (frame, expected, item) = (map("FRAME")?, map("EXPECTED")?, map("ITEM")?);
+        let (arrived, interfaces) = (map("ARRIVED")?, map("INTERFACES")?);
+        Ok(Self {
+            object,
+            frame: frame.try_into()?,
+            expected: expected.try_into()?,
+            item: item.try_into()?,
+            arrived: arrived.try_into()?,
+            interfaces: interfaces.try_into()?,
+        })
     }
 
     /// A native XDP program that only passes, while the link lives.
@@ -78,17 +94,43 @@ impl Programs {
         Ok(program.take_link(id)?)
     }
 
-    /// Before every other program on the interface's TC ingress.
+    /// Counts and drops, before every other program on the interface's TC ingress.
     ///
     /// # Errors
     /// The kernel refuses it.
-    pub(crate) fn attach_sink(&mut self, host: &Host, interface: &str) -> anyhow::Result<Sink> {
-        let program = sink(&mut self.object)?;
-        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-        let id = host.in_namespace(|| program.attach_with_options(interface, TcAttachType::Ingress, options));
-        let id = id.with_context(|| format!("{}: sink on {interface}", host.name()))?;
-        let link: SchedClassifierLink = program.take_link(id)?;
-        Ok(Sink { _link: FdLink::try_from(link)? })
+    pub(crate) fn attach_sink(&mut self, host: &Host, interface: &str) -> anyhow::Result<Attached> {
+        let mut all = self.attach_sinks(host, &[interface.to_owned()])?;
+        all.pop().context("no sink")
+    }
+
+    /// [`Self::attach_sink`] on many interfaces.
+    ///
+    /// # Errors
+    /// The kernel refuses one.
+    pub(crate) fn attach_sinks(&mut self, host: &Host, interfaces: &[String]) -> anyhow::Result<Vec<Attached>> {
+        attach(tc(&mut self.object, "sink")?, host, interfaces, TcAttachType::Ingress)
+    }
+
+    /// Spreads what is sent through the interface as [`Self::aim`] says.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub(crate) fn attach_fan(&mut self, host: &Host, interface: &str) -> anyhow::Result<Vec<Attached>> {
+        attach(tc(&mut self.object, "fan")?, host, &[interface.to_owned()], TcAttachType::Egress)
+    }
+
+    /// From now on a fan gives frames the pattern's MAC addresses, and sends each item out of its interface; where the item is
+    /// in the addresses, all out of the first.
+    ///
+    /// # Errors
+    /// A map cannot be written.
+    pub(crate) fn aim(&mut self, pattern: &Pattern, interfaces: &[u32]) -> anyhow::Result<()> {
+        self.frame.set(0, pattern.words(0, false), 0)?;
+        self.item.set(0, pattern.items.start, 0)?;
+        for (index, interface) in (0..).zip(interfaces) {
+            self.interfaces.set(index, interface, 0)?;
+        }
+        Ok(())
     }
 
     /// Frames that reached a sink since the start of the bench.
@@ -99,8 +141,8 @@ impl Programs {
         Ok(self.arrived.get(&0, 0)?)
     }
 
-    /// Sends a frame out of an interface as often as the sink takes it, from one processor: native XDP frames, eight flows
-    /// in turn. Returns how many reached the sink per second.
+    /// Sends a pattern out of an interface as often as the sink takes it, from one processor: native XDP frames. Returns how
+    /// many reached the sink per second.
     ///
     /// # Errors
     /// The kernel refuses to run the program, or nothing arrives.
@@ -108,37 +150,86 @@ impl Programs {
         &mut self,
         host: &Host,
         interface: &str,
-        frame: &[u8],
+        pattern: &Pattern,
         cpu: usize,
         time: Duration,
     ) -> anyhow::Result<f64> {
+        let times = u32::try_from(super::whole((time + START).as_secs_f64() * TOO_MANY))?;
+        let rate = self.run(host, interface, pattern, (cpu, times), |arrived, before| rate(arrived, before, time))?;
+        rate.with_context(|| format!("{}: nothing of what was generated arrived", host.name()))
+    }
+
+    /// Sends one frame for each item of a pattern, as [`Self::generate`] does.
+    ///
+    /// # Errors
+    /// The kernel refuses to run the program.
+    pub(crate) fn burst(
+        &mut self,
+        host: &Host,
+        interface: &str,
+        pattern: &Pattern,
+        cpu: usize,
+    ) -> anyhow::Result<Burst> {
+        let count = pattern.items.end - pattern.items.start;
+        self.run(host, interface, pattern, (cpu, count), |arrived, before| {
+            let total = before + u64::from(count);
+            let (mut last, mut change) = (before, Instant::now());
+            let (mut first, mut rate) = (None, None);
+            while last < total && change.elapsed() < if last == before { START } else { LOST } {
+                thread::sleep(Duration::from_millis(1));
+                let now = arrived.get(&0, 0)?;
+                if now == last {
+                    continue;
+                }
+                (last, change) = (now, Instant::now());
+                // From one look to another in the middle of it: when it began and ended nobody saw.
+                match first {
+                    None => first = Some((now, change)),
+                    Some((first, start)) if now < total => {
+                        rate = Some(super::float(now - first) / (change - start).as_secs_f64());
+                    }
+                    Some(_) => {}
+                }
+            }
+            Ok(Burst { arrived: last - before, rate })
+        })
+    }
+
+    /// Has the generator send a pattern a number of times while somebody watches how many have arrived, and how many had
+    /// before.
+    fn run<R>(
+        &mut self,
+        host: &Host,
+        interface: &str,
+        pattern: &Pattern,
+        (cpu, times): (usize, u32),
+        watch: impl FnOnce(&Array<MapData, u64>, u64) -> anyhow::Result<R>,
+    ) -> anyhow::Result<R> {
         let ifindex = host.link(interface)["ifindex"].as_u64().context("an interface without index")?;
-        let mut words = words(frame, ifindex);
         let before = self.arrived()?;
-        self.frame.set(0, words, 0)?;
+        self.frame.set(0, pattern.words(ifindex, false), 0)?;
+        self.item.set(0, pattern.items.start, 0)?;
         self.expected.set(0, before, 0)?;
         let program = xdp(&mut self.object, "generate")?;
         let run = || {
             super::machine::pin(cpu)?;
             program.test_run(TestRunOptions {
-                data_in: Some(frame),
-                repeat: u32::try_from(super::whole((time + START).as_secs_f64() * TOO_MANY))?,
+                data_in: Some(&pattern.frame),
+                repeat: times,
                 attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
                 ..TestRunOptions::new()
             })?;
             anyhow::Ok(())
         };
-        let rate = thread::scope(|scope| {
+        thread::scope(|scope| {
             let generator = scope.spawn(|| host.in_namespace(run));
-            let rate = rate(&self.arrived, before, time);
+            let seen = watch(&self.arrived, before);
             // Whatever is left of the system call is over at once.
-            words[STOP] = 1;
-            let stopped = self.frame.set(0, words, 0);
+            let stopped = self.frame.set(0, pattern.words(ifindex, true), 0);
             generator.join().map_err(|_| anyhow::anyhow!("the generator panicked"))??;
             stopped?;
-            rate
-        })?;
-        rate.with_context(|| format!("{}: nothing of what was generated arrived", host.name()))
+            seen
+        })
     }
 }
 
@@ -158,26 +249,29 @@ fn rate(arrived: &Array<MapData, u64>, before: u64, time: Duration) -> anyhow::R
     Ok((last > first).then(|| super::float(last - first) / time.as_secs_f64()))
 }
 
-/// The frame as the generator writes it.
-fn words(frame: &[u8], ifindex: u64) -> [u64; FRAME_WORDS] {
-    let mut octets = [0; FRAME_OCTETS];
-    let length = frame.len().min(FRAME_OCTETS);
-    octets[..length].copy_from_slice(&frame[..length]);
-    let mut words = [0; FRAME_WORDS];
-    let (chunks, _) = octets.as_chunks();
-    for (word, chunk) in words.iter_mut().zip(chunks) {
-        *word = u64::from_ne_bytes(*chunk);
-    }
-    words[FRAME_OCTETS / 8] = ifindex;
-    words
-}
-
 fn xdp<'a>(object: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut Xdp> {
     Ok(object.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
 }
 
-fn sink(object: &mut Ebpf) -> anyhow::Result<&mut SchedClassifier> {
-    Ok(object.program_mut("sink").context("no program sink")?.try_into()?)
+fn tc<'a>(object: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut SchedClassifier> {
+    Ok(object.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
+}
+
+/// Before every other program at that place.
+fn attach(
+    program: &mut SchedClassifier,
+    host: &Host,
+    interfaces: &[String],
+    side: TcAttachType,
+) -> anyhow::Result<Vec<Attached>> {
+    let mut one = |interface: &String| {
+        let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+        let id = program.attach_with_options(interface, side, options);
+        let id = id.with_context(|| format!("{}: a program on {interface}", host.name()))?;
+        let link: SchedClassifierLink = program.take_link(id)?;
+        Ok(Attached { _link: FdLink::try_from(link)? })
+    };
+    host.in_namespace(|| interfaces.iter().map(&mut one).collect())
 }
 
 /// `l2mesh` of the release profile, built now; or `L2MESH_BIN`.
@@ -205,17 +299,4 @@ fn build_programs() -> anyhow::Result<PathBuf> {
         .env("CARGO_ENCODED_RUSTFLAGS", "--cfg=bpf_target_arch=\"x86_64\"\x1f-Cdebuginfo=2\x1f-Clink-arg=--btf");
     cargo::status(&mut command)?;
     Ok(target.join("bpfel-unknown-none/release/bench"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_hold_the_frame_and_the_interface() {
-        let words = words(&[1, 2, 3, 4, 5, 6, 7, 8, 9], 7);
-        assert_eq!(words[0].to_ne_bytes(), [1, 2, 3, 4, 5, 6, 7, 8]);
-        assert_eq!(words[1].to_ne_bytes(), [9, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(words[14], 7);
-    }
 }

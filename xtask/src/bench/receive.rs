@@ -3,7 +3,7 @@
 
 use super::{
     Sample, Step,
-    contender::Contender,
+    contender::{Contender, Medium},
     machine::{RECEIVER, SENDER},
     metric::Metric,
 };
@@ -15,7 +15,7 @@ use super::{
 pub(crate) fn measure(step: &mut Step<'_>, contender: &mut Contender) -> anyhow::Result<Vec<Sample>> {
     let _napi = contender.b.thread_napi("eth0", RECEIVER);
     let _sink = step.programs.attach_sink(&contender.b, contender.kind.device())?;
-    let frame = contender.wire_frame();
-    let rate = step.programs.generate(&contender.a, "eth0", &frame, SENDER, step.time)?;
-    Ok(vec![(Metric::Receive, rate / 1e3)])
+    let rate = step.programs.generate(&contender.a, "eth0", &contender.pattern(), SENDER, step.time)?;
+    let metric = if contender.medium == Medium::V6 { Metric::V6Receive } else { Metric::Receive };
+    Ok(vec![(metric, rate / 1e3)])
 }

@@ -31,9 +31,9 @@ impl Results {
     }
 
     fn value(&self, metric: Metric, kind: Kind) -> Option<f64> {
-        if metric == Metric::TransmitWork {
-            let bare = self.value(Metric::Transmit, Kind::Bare)?;
-            let time = self.value(Metric::Transmit, kind).filter(|_| kind != Kind::Bare)?;
+        if let Some(whole) = metric.over_bare() {
+            let bare = self.value(whole, Kind::Bare)?;
+            let time = self.value(whole, kind).filter(|_| kind != Kind::Bare)?;
             return Some(time - bare);
         }
         metric.value(self.samples.get(&(metric, kind))?)
@@ -46,9 +46,12 @@ impl Results {
 
     fn metrics(&self) -> Vec<Metric> {
         let mut metrics: Vec<_> = self.samples.keys().map(|(metric, _)| *metric).collect();
-        if metrics.contains(&Metric::Transmit) {
-            metrics.push(Metric::TransmitWork);
-        }
+        let work = [Metric::TransmitWork, Metric::V6TransmitWork];
+        metrics.extend(
+            work.into_iter()
+                .filter(|work| work.over_bare().is_some_and(|it| metrics.contains(&it)))
+                .collect::<Vec<_>>(),
+        );
         metrics.sort_unstable();
         metrics.dedup();
         metrics

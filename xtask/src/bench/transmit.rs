@@ -2,7 +2,7 @@
 
 use std::{
     io::IoSlice,
-    net::{Ipv4Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     os::fd::AsRawFd as _,
     time::{Duration, Instant},
 };
@@ -12,7 +12,7 @@ use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg, setsockopt,
 
 use super::{
     Sample, Step,
-    contender::{Contender, DISCARD, Kind, SMALL},
+    contender::{Contender, DISCARD, Kind, Medium, small},
     machine::{self, SENDER},
     metric::Metric,
 };
@@ -42,7 +42,8 @@ pub(crate) fn measure(step: &mut Step<'_>, contender: &mut Contender) -> anyhow:
     contender.b.offload("eth0", &["gro", "on"]);
     let share = super::float(arrived) / super::float(sent.frames);
     ensure!(share > 0.98, "{}: only {:.0} % of the sent frames arrived", contender.kind, share * 100.0);
-    Ok(vec![(Metric::Transmit, sent.nanoseconds_per_frame())])
+    let metric = if contender.medium == Medium::V6 { Metric::V6Transmit } else { Metric::Transmit };
+    Ok(vec![(metric, sent.nanoseconds_per_frame())])
 }
 
 /// What [`flood`] did.
@@ -53,7 +54,7 @@ pub(crate) struct Sent {
 }
 
 impl Sent {
-    fn nanoseconds_per_frame(self) -> f64 {
+    pub(crate) fn nanoseconds_per_frame(self) -> f64 {
         self.time.as_secs_f64() * 1e9 / super::float(self.frames)
     }
 }
@@ -62,10 +63,10 @@ impl Sent {
 ///
 /// # Errors
 /// What the socket says.
-fn flood(target: Ipv4Addr, time: Duration) -> anyhow::Result<Sent> {
+pub(crate) fn flood(target: IpAddr, time: Duration) -> anyhow::Result<Sent> {
     machine::pin(SENDER)?;
     let socket = socket(target)?;
-    let payload = [0; SMALL];
+    let payload = vec![0; small(target)];
     let slices = vec![[IoSlice::new(&payload)]; BATCH];
     let addresses = [None::<SockaddrIn>; BATCH];
     let mut headers = MultiHeaders::preallocate(BATCH, None);
@@ -82,8 +83,12 @@ fn flood(target: Ipv4Addr, time: Duration) -> anyhow::Result<Sent> {
 ///
 /// # Errors
 /// What the kernel says.
-pub(crate) fn socket(target: Ipv4Addr) -> anyhow::Result<UdpSocket> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+pub(crate) fn socket(target: IpAddr) -> anyhow::Result<UdpSocket> {
+    let any = match target {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    };
+    let socket = UdpSocket::bind((any, 0))?;
     socket.set_broadcast(true)?;
     socket.connect((target, DISCARD))?;
     setsockopt(&socket, sockopt::SndBufForce, &BUFFER)?;
