@@ -269,13 +269,19 @@ pub(crate) fn neighbour_remove(key: &NeighbourKey) {
 /// One frame more under this verdict.
 #[inline(always)]
 pub(crate) fn count(verdict: Verdict, octets: u32) {
-    if !verdict.is_counted() {
-        return;
+    if verdict.is_counted() {
+        count_nth(verdict, octets);
     }
-    if let Some(counter) = COUNTERS.get_ptr_mut(verdict.number()) {
-        // SAFETY: this CPU's own value, and programs do not preempt each other on it.
-        add(unsafe { &mut *counter }, octets);
-    }
+}
+
+/// The same. Returns how many they are on this CPU.
+#[inline(always)]
+pub(crate) fn count_nth(verdict: Verdict, octets: u32) -> u64 {
+    let Some(counter) = COUNTERS.get_ptr_mut(verdict.number()) else { return 0 };
+    // SAFETY: this CPU's own value, and programs do not preempt each other on it.
+    let counter = unsafe { &mut *counter };
+    add(counter, octets);
+    counter.frames
 }
 
 #[inline(always)]

@@ -194,6 +194,19 @@ fn a_peer_has_so_many_macs_and_no_more() {
     }
 }
 
+/// A full table is told, but not with every frame.
+#[test]
+fn a_full_table_is_one_line() {
+    let lab = Lab::new("full");
+    let file = File { underlay: "fdb-size = 50", network: "" };
+    let (hosts, mut agents, mut taps) = three(&lab, &[], file);
+    (0..5).for_each(|_| appear(&mut taps, 0..500));
+    let full = hosts[0].counter("fdb-full");
+    assert!(full >= 5 * 449, "{full}");
+    agents[0].process().wait_log_line("the MAC table is full", LIMIT);
+    assert_eq!(log_lines(&mut agents[0], "table is full").len(), 1, "{}", agents[0].process().stderr());
+}
+
 /// Whoever counts, the kernel or the next agent, the count is right.
 #[test]
 fn macs_are_counted_anew_after_a_restart() {
