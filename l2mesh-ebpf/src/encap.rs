@@ -43,8 +43,6 @@ pub(crate) struct Departing {
     pub(crate) is_gso: bool,
     /// What is behind the tags is IP.
     pub(crate) is_ip: bool,
-    /// What does not fit has been seen to, copy by copy.
-    pub(crate) is_judged: bool,
     pub(crate) hook: Hook,
 }
 
@@ -102,7 +100,12 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
         Hook::Overlay => Tags::NONE,
     };
     let untagged = if tags.count() == 0 { sent } else { *skb.header::<EthernetHeader>(0).ok_or(Verdict::Runt)? };
-    if port.has(Network::SUPPRESS) && tags.count() == 0 && suppress::sent(skb, port.vni, &untagged, hook)? {
+    // What is suppressed is never too big.
+    if hook != Hook::Oversize
+        && port.has(Network::SUPPRESS)
+        && tags.count() == 0
+        && suppress::sent(skb, port.vni, &untagged, hook)?
+    {
         return Ok(Action::Redirect(skb.ifindex()));
     }
     let (source_port, inner_tos) = flow(skb, &untagged);
@@ -110,7 +113,7 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
     // Nobody puts a mark back behind a tag, so that the path must not make one there (RFC 6040 section 4.3): it drops instead.
     let ecn = if tags.count() == 0 { inner_tos } else { 0 };
     let (inner, tag_words) = tags.around(untagged);
-    let mut departing = Departing {
+    let departing = Departing {
         frame: PerFrame {
             vni,
             inner,
@@ -124,34 +127,31 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
         packet: too_big::packet_len(skb, &untagged) + tags.octets(),
         is_gso: skb.is_gso(),
         is_ip: matches!(untagged.ether_type(), EtherType::IPV4 | EtherType::IPV6),
-        is_judged: false,
         hook,
     };
     let known =
         if inner.destination.is_group() { None } else { tables::fdb(&FdbKey::new(port.vni, inner.destination)) };
-    if port.has(Network::CLAMP_MSS) && hook != Hook::Oversize {
+    if hook != Hook::Oversize && port.has(Network::CLAMP_MSS) {
         let mtu = match known {
             Some(entry) => tables::peer(entry.peer).map_or(0, |peer| peer.current().mtu),
             None => tables::flood_list(port.vni).map_or(0, |list| list.mtu.into()),
         };
         mss::clamp(skb, departing.room(mtu));
     }
-    let outcome = match (known, hook) {
+    match (known, hook) {
         (Some(entry), Hook::Oversize) => too_big::unicast(skb, &departing, entry.peer),
-        (None, Hook::Oversize) => too_big::flooded(skb, &mut departing, port.storm_limit),
+        (None, Hook::Oversize) => too_big::flooded(skb, &departing, port.storm_limit),
         (Some(entry), _) => unicast(skb, &departing, entry.peer),
         (None, _) => flood::flood(skb, &departing, port.storm_limit),
-    };
-    if hook == Hook::Hidden && outcome == Err(Verdict::TooBig) {
-        skb.tag(&tags)?;
-        tables::call_too_big(skb);
     }
-    outcome
 }
 
 #[inline(always)]
 fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Result<Action, Verdict> {
-    let next_hop = next_hop(departing, peer)?;
+    let next_hop = match next_hop(departing, peer) {
+        Err(Verdict::TooBig) => return too_big::elsewhere(skb, departing),
+        other => other?,
+    };
     let family = match next_hop.way() {
         Way::V4 => Family::V4,
         Way::V6 => Family::V6,

@@ -13,7 +13,7 @@ use crate::{
     Action,
     encap::{Departing, Hook, next_hop},
     packet::{Family, Skb, Step, repeat},
-    storm, tables,
+    storm, tables, too_big,
 };
 
 /// Makes room once for each IP version, then writes each peer's outer header over the one before and sends a copy. The
@@ -32,7 +32,7 @@ pub(crate) fn flood(skb: &mut Skb, departing: &Departing, storm_limit: u32) -> R
     // What is too big comes here once more, when it has paid.
     if departing.hook != Hook::Oversize {
         if !list.takes(departing.packet) {
-            return Err(Verdict::TooBig);
+            return too_big::elsewhere(skb, departing);
         }
         storm::send(storm_limit, &FdbKey::new(vni.get(), inner.source), skb.frames())?;
     }
@@ -214,11 +214,12 @@ impl RawCopies<'_> {
     }
 }
 
-/// Counts a copy that could not be sent, unless that has been done.
+/// Counts a copy that could not be sent.
 #[inline(always)]
 fn count_failure(departing: &Departing, outcome: Result<(), Verdict>) {
     match outcome {
-        Err(Verdict::TooBig) if departing.is_judged => {}
+        // Seen to before.
+        Err(Verdict::TooBig) if departing.hook == Hook::Oversize => {}
         Err(Verdict::TooBig) => tables::count(Verdict::CopyTooBig, departing.frame.len),
         Err(verdict) => tables::count(verdict, departing.frame.len),
         Ok(()) => {}

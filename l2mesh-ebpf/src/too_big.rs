@@ -9,7 +9,7 @@ use l2mesh_common::{
 
 use crate::{
     Action,
-    encap::Departing,
+    encap::{Departing, Hook},
     flood::{count_copy, flood, peer_at},
     packet::{Packet as _, Skb, Step, now_ns, repeat},
     storm, tables,
@@ -70,6 +70,18 @@ fn behind_extensions(skb: &Skb, first: Protocol) -> (Protocol, u32) {
     (protocol, at)
 }
 
+/// Goes on in the program for such frames; at the overlay interface's egress, by way of the hidden peer.
+#[inline(always)]
+pub(crate) fn elsewhere(skb: &mut Skb, departing: &Departing) -> Result<Action, Verdict> {
+    if departing.hook == Hook::Overlay {
+        return Err(Verdict::Declined);
+    }
+    skb.tag(&departing.tags)?;
+    tables::call_too_big(skb);
+    // It is not there.
+    Err(Verdict::TooBig)
+}
+
 /// For a frame to one peer.
 #[inline(always)]
 pub(crate) fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Result<Action, Verdict> {
@@ -89,9 +101,9 @@ pub(crate) fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Res
 }
 
 /// For a frame to all peers, of which some have a path that does not take it. Who sent it to an unknown destination is told what
-/// fits every path. Else copies that may be fragmented are, and the others go where they fit.
+/// fits every path. Else copies that do not fit are fragmented, if they may be, and the others go their usual way.
 #[inline(always)]
-pub(crate) fn flooded(skb: &mut Skb, departing: &mut Departing, storm_limit: u32) -> Result<Action, Verdict> {
+pub(crate) fn flooded(skb: &mut Skb, departing: &Departing, storm_limit: u32) -> Result<Action, Verdict> {
     let list = tables::flood_list(departing.frame.vni.get()).ok_or(Verdict::NoPeers)?;
     let helper = fragmenter();
     let remedy = remedy(skb, departing, list.mtu.into(), helper != 0);
@@ -100,33 +112,23 @@ pub(crate) fn flooded(skb: &mut Skb, departing: &mut Departing, storm_limit: u32
     }
     let source = FdbKey::new(departing.frame.vni.get(), departing.frame.inner.source);
     storm::send(storm_limit, &source, skb.frames())?;
-    match remedy {
-        Remedy::Fragment => {
-            departing.is_judged = true;
-            fragments(skb, departing, list, helper)?;
-        }
-        Remedy::Tell(_) | Remedy::Drop => {}
-    }
+    let helper = if remedy == Remedy::Fragment { helper } else { 0 };
+    skb.tag(&departing.tags)?;
+    repeat(list.len(), &mut Oversized { skb, departing, list, helper });
+    skb.untag()?;
     flood(skb, departing, storm_limit)
 }
 
-#[inline(always)]
-fn fragments(skb: &mut Skb, departing: &Departing, list: &'static FloodList, helper: u32) -> Result<(), Verdict> {
-    let peers = u32::from(list.by_helper) + u32::from(list.over_v6) + u32::from(list.over_v4);
-    skb.tag(&departing.tags)?;
-    repeat(peers, &mut Fragments { skb, departing, list, helper });
-    skb.untag().map(drop)
-}
-
-/// The loop over a flood list.
-struct Fragments<'a> {
+/// The loop over a flood list, for the copies that do not fit.
+struct Oversized<'a> {
     skb: &'a mut Skb,
     departing: &'a Departing,
     list: &'static FloodList,
+    /// What fragments them; 0 if they must not be.
     helper: u32,
 }
 
-impl Step for Fragments<'_> {
+impl Step for Oversized<'_> {
     #[inline(always)]
     fn step(&mut self, place: u32) {
         if let Err(verdict) = self.send(peer_at(self.list, place)) {
@@ -135,7 +137,7 @@ impl Step for Fragments<'_> {
     }
 }
 
-impl Fragments<'_> {
+impl Oversized<'_> {
     #[inline(always)]
     fn send(&mut self, peer: PeerId) -> Result<(), Verdict> {
         let next_hop = tables::peer(peer).ok_or(Verdict::NoNextHop)?.current();
@@ -143,7 +145,7 @@ impl Fragments<'_> {
         if !next_hop.is_known() || next_hop.takes(self.departing.packet) {
             return Ok(());
         }
-        if !is_over_v4(next_hop) {
+        if self.helper == 0 || !is_over_v4(next_hop) {
             return Err(Verdict::CopyTooBig);
         }
         self.skb.set_tunnel(self.departing.frame.vni, next_hop, self.departing.frame.tos, 0)?;
@@ -209,9 +211,9 @@ fn tell_v4(skb: &mut Skb, mtu: u16) -> Result<(), Verdict> {
     let ethernet = skb.header::<EthernetHeader>(0).ok_or(Verdict::TooBig)?;
     let ip = skb.header::<Ipv4Header>(L3 as usize).ok_or(Verdict::TooBig)?;
     limit(too_big::bucket_v4(ip))?;
-    let answer = TooBigV4::new(ethernet, ip, mtu, quoted);
+    quote.v4 = TooBigV4::new(ethernet, ip, mtu, quoted);
     skb.reshape(too_big::LEAST_V4, Ipv4Header::LEN as u32)?;
-    skb.replace(0, &answer)?;
+    skb.replace(0, &quote.v4)?;
     skb.store_quote::<{ TooBigV4::QUOTED }>(size_of::<TooBigV4>(), quote)
 }
 
@@ -223,9 +225,9 @@ fn tell_v6(skb: &mut Skb, mtu: u16) -> Result<(), Verdict> {
     let ethernet = skb.header::<EthernetHeader>(0).ok_or(Verdict::TooBig)?;
     let ip = skb.header::<Ipv6Header>(L3 as usize).ok_or(Verdict::TooBig)?;
     limit(too_big::bucket_v6(ip))?;
-    let answer = TooBigV6::new(ethernet, ip, mtu, quoted);
+    quote.v6 = TooBigV6::new(ethernet, ip, mtu, quoted);
     skb.reshape(too_big::LEAST_V6, Ipv6Header::LEN as u32)?;
-    skb.replace(0, &answer)?;
+    skb.replace(0, &quote.v6)?;
     skb.store_quote::<{ TooBigV6::QUOTED }>(size_of::<TooBigV6>(), quote)
 }
 

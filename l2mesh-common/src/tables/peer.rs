@@ -226,6 +226,13 @@ impl FloodList {
         list
     }
 
+    /// How many peers it has.
+    #[inline(always)]
+    #[must_use]
+    pub const fn len(&self) -> u32 {
+        self.by_helper as u32 + self.over_v6 as u32 + self.over_v4 as u32
+    }
+
     /// True if a packet of `octets` octets, as for [`NextHop::takes`], fits the path to every peer, or nobody knows yet.
     #[inline(always)]
     #[must_use]

@@ -11,16 +11,20 @@ use aya_ebpf::{
 };
 use bytemuck::{AnyBitPattern, NoUninit};
 use l2mesh_common::{
-    too_big::{QUOTED_MAX, fold_memory},
+    too_big::{QUOTED_MAX, TooBigV4, TooBigV6, fold_memory},
     verdict::Verdict,
     wire::{Be16, EthernetHeader},
 };
 
 use super::{Packet as _, Skb};
 
-/// A copy of the start of a packet.
+/// A copy of the start of a packet, and what goes before it.
 #[repr(C, align(8))]
-pub(crate) struct Quote([u8; QUOTED_MAX]);
+pub(crate) struct Quote {
+    quoted: [u8; QUOTED_MAX],
+    pub(crate) v4: TooBigV4,
+    pub(crate) v6: TooBigV6,
+}
 
 impl Quote {
     /// The one's complement sum of the first octets, as many as `bpf_csum_diff` takes at a time.
@@ -45,7 +49,7 @@ impl Quote {
             return sum;
         }
         let octets = if OCTETS - start < MOST { OCTETS - start } else { MOST };
-        let from = core::ptr::from_ref(&self.0[start]).cast_mut().cast();
+        let from = core::ptr::from_ref(&self.quoted[start]).cast_mut().cast();
         // SAFETY: so many octets of `self` follow, as the assertion in `sum` says.
         unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, from, octets as u32, sum) as u32 }
     }
@@ -69,7 +73,7 @@ impl Skb {
     pub(crate) fn quote<const OCTETS: usize>(&self, quote: &mut Quote) -> Result<(), Verdict> {
         const L3: u32 = EthernetHeader::LEN as u32;
         const { assert!(OCTETS <= QUOTED_MAX) };
-        let to = quote.0.as_mut_ptr().cast();
+        let to = quote.quoted.as_mut_ptr().cast();
         // SAFETY: the assertion bounds it.
         match unsafe { bpf_skb_load_bytes(self.context.skb.skb.cast(), L3, to, OCTETS as u32) } {
             0 => Ok(()),
@@ -81,7 +85,7 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn store_quote<const OCTETS: usize>(&mut self, offset: usize, quote: &Quote) -> Result<(), Verdict> {
         const { assert!(OCTETS <= QUOTED_MAX && OCTETS.is_multiple_of(4)) };
-        let from = quote.0.as_ptr().cast();
+        let from = quote.quoted.as_ptr().cast();
         // SAFETY: the assertion bounds it.
         let outcome = unsafe {
             aya_ebpf::helpers::generated::bpf_skb_store_bytes(
