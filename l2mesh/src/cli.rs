@@ -110,7 +110,7 @@ pub(crate) enum Mode {
     Xdp,
     /// At the interface's ingress
     Tc,
-    /// By the kernel's vxlan device, for interfaces without Ethernet such as wg0 (not in this version)
+    /// By the kernel's vxlan device, which sends too: for interfaces without Ethernet such as wg0
     Kernel,
 }
 

@@ -1,4 +1,4 @@
-//! WireGuard between hosts, by wireguard-go: an underlay without Ethernet header that hides what it carries.
+//! `WireGuard` between hosts, by wireguard-go: an underlay without Ethernet header that hides what it carries.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Mode kernel over WireGuard: one segment, and on the wire nothing but ciphertext.
+//! Mode kernel over `WireGuard`: one segment, and on the wire nothing but ciphertext.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,6 @@ use l2mesh_tests::{
     Agent, Capture, Direction, Frame, Host, Lab, MacAddr, Segment, Tap, VxlanOptions, Wiring, assert_flooded, taps,
     traffic, transfer, wait_for,
 };
-use nix::sys::signal::Signal;
 
 const LIMIT: Duration = Duration::from_secs(5);
 /// How long an agent may take to see what changed.
@@ -22,7 +21,7 @@ const BULK: usize = 4 << 20;
 /// Datagrams in a row: wireguard-go's queues are short.
 const BURST: usize = 50;
 
-/// Octets of an inner IP packet over WireGuard over IPv4.
+/// Octets of an inner IP packet over `WireGuard` over IPv4.
 const MTU: u32 = wireguard::MTU - 50;
 
 /// A group of IPv4 multicast.
@@ -30,7 +29,7 @@ const MULTICAST: MacAddr = MacAddr([0x01, 0, 0x5e, 0, 0, 0x7b]);
 /// Nobody has it.
 const NOBODY: MacAddr = MacAddr([2, 0, 0, 0, 0xee, 1]);
 
-/// Hosts on a switch, with WireGuard between them.
+/// Hosts on a switch, with `WireGuard` between them.
 #[track_caller]
 fn secret<const N: usize>(lab: &Lab, names: [&str; N]) -> ([Host; N], Vec<WireGuard>) {
     let hosts = lab.switch(names, &Wiring::default());
@@ -57,6 +56,8 @@ fn exchange(from: &Host, to: &Host, addresses: impl IntoIterator<Item = IpAddr>,
         let headers = if address.is_ipv4() { 28 } else { 48 };
         let longest = mtu as usize - headers;
         let what = format!("{} to {address}", from.name());
+        // The first one waits for an answer to ARP or ND, and four times for wireguard-go.
+        traffic::ping(from, address, 1);
         let report = traffic::ping(from, address, 3);
         assert_eq!((report.lost(), report.duplicates), (0, 0), "{what}");
         assert_eq!(traffic::ping_sized(from, address, 1, longest).lost(), 0, "{what}: a packet that fills the MTU");
@@ -144,6 +145,7 @@ fn one_segment_over_wireguard() {
 /// Outer IPv6: 20 octets less for each frame.
 #[test]
 fn ipv6_inside_wireguard() {
+    const MTU: u32 = wireguard::MTU - 70;
     let lab = Lab::new("wireguard v6");
     let (hosts, _tunnels) = secret(&lab, ["a", "b", "plain"]);
     let v6: [String; 3] = std::array::from_fn(|place| WireGuard::v6(place).to_string());
@@ -156,7 +158,6 @@ fn ipv6_inside_wireguard() {
             agent
         })
         .collect();
-    const MTU: u32 = wireguard::MTU - 70;
     let peers: [IpAddr; 2] = [0, 1].map(|place| WireGuard::v6(place).into());
     hosts[2].kernel_vxlan(WireGuard::v6(2), &peers, &VxlanOptions { mtu: Some(MTU), ..VxlanOptions::default() });
     Segment::address(&hosts[2], "vx0", 2);
@@ -169,7 +170,7 @@ fn ipv6_inside_wireguard() {
     agents.into_iter().for_each(Agent::stop);
 }
 
-/// A far host behind WireGuard, the gateway that it ends at, and a host of that site in an ordinary mode.
+/// A far host behind `WireGuard`, the gateway that it ends at, and a host of that site in an ordinary mode.
 #[test]
 fn a_site_behind_a_wireguard_gateway() {
     for mode in ["tc", "xdp"] {
@@ -253,8 +254,9 @@ fn killed_and_adopted() {
     });
     let taken = format!("{helper} Ingress:");
     assert_eq!(hosts[0].state().lines(&taken).len(), 1, "{:?}", hosts[0].state());
-    agent.process().signal(Signal::SIGTERM);
-    assert!(agent.process().wait_exit(LIMIT).success());
+    agent.kill();
+    let output = hosts[0].try_l2mesh(&["detach", "--iface", "wg0"]);
+    assert!(output.success() && output.stdout.contains(&format!("removed {helper}")), "{output:?}");
     hosts[0].assert_state(&before);
     b.stop();
 }
@@ -264,7 +266,8 @@ fn killed_and_adopted() {
 fn wireguard_restarts() {
     let lab = Lab::new("wireguard restarts");
     let (hosts, mut tunnels) = secret(&lab, ["a", "b"]);
-    let agents = Segment::of(&hosts, &[]).up(&lab);
+    let mut agents = Segment::of(&hosts, &[]).up(&lab);
+    let mut agents: Vec<_> = agents.iter_mut().map(Agent::process).collect();
     assert_eq!(traffic::ping(&hosts[0], Segment::v4(1), 3).lost(), 0);
     let [far, near] = [tunnels.pop(), tunnels.pop()].map(|it| it.expect("two"));
     let _near = near.restart(0, &[(1, &far)]);
@@ -272,6 +275,16 @@ fn wireguard_restarts() {
         0 => Ok(()),
         lost => Err(format!("{lost} lost; {}", hosts[0].l2mesh(&["maps", "peers", "--json"]))),
     });
-    agents.into_iter().for_each(Agent::stop);
+    assert_eq!(mode(&hosts[0]), "kernel (wg0 has no Ethernet header)");
+    let again = ["attach", "--iface", "wg0", "--vni", "16", "--overlay", "l2m0", "--peer", "10.99.0.2"];
+    let sentence = hosts[0].l2mesh_refuses(&again);
+    let agent = agents[0].pid();
+    assert!(
+        sentence.starts_with(&format!("process {agent} is the agent of an interface wg0 that is gone")),
+        "{sentence}"
+    );
+    let output = hosts[0].try_l2mesh(&["detach", "--iface", "wg0"]);
+    assert!(output.success() && output.stdout.contains("removed l2m0"), "{output:?}");
+    assert!(agents[0].wait_exit(LIMIT).success());
     assert!(hosts[0].state().lines("l2m").is_empty(), "{:?}", hosts[0].state());
 }

@@ -4,8 +4,9 @@ use std::fs;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use l2mesh_tests::flow::Flow;
 use l2mesh_tests::tun::{self, Tunnel};
-use l2mesh_tests::{Agent, Host, Lab, State, VxlanOptions, Wiring, traffic, transfer, wait_for};
+use l2mesh_tests::{Agent, Capture, Direction, Host, Lab, State, VxlanOptions, Wiring, traffic, transfer};
 
 const LIMIT: Duration = Duration::from_secs(10);
 /// TCP data, octets.
@@ -34,7 +35,9 @@ impl Two {
     fn attach(&self, own: usize, more: &[&str]) -> Agent {
         let flags = self.flags(own);
         let flags: Vec<&str> = flags.iter().map(String::as_str).chain(more.iter().copied()).collect();
-        self.hosts[own].attach(&flags)
+        let agent = self.hosts[own].attach(&flags);
+        self.hosts[own].wait_carrier("l2m10");
+        agent
     }
 
     /// Attaches the first host, which is refused for the reason returned, and changes nothing.
@@ -52,11 +55,7 @@ impl Two {
 
     #[track_caller]
     fn assert_works(&self) {
-        let what = "frames pass";
-        wait_for(what, LIMIT, || match traffic::ping(&self.hosts[0], [10, 8, 0, 2], 1).lost() {
-            0 => Ok(()),
-            lost => Err(lost.to_string()),
-        });
+        assert_eq!(traffic::ping(&self.hosts[0], [10, 8, 0, 2], 3).lost(), 0);
         for (from, to, address) in [(0, 1, [10, 8, 0, 2]), (1, 0, [10, 8, 0, 1])] {
             transfer::tcp(&self.hosts[from], &self.hosts[to], address, BULK);
         }
@@ -161,12 +160,17 @@ fn from_one_mode_to_another() {
     let a = &two.hosts[0];
     let _b = two.attach(1, &[]);
     let before = a.state();
+    // Nothing leaves without its outer header meanwhile.
+    let strays = Capture::start(a, "eth0", Direction::Out, "not udp port 4789 and not arp");
+    let mut flow = None;
     let mut kernel = None;
     let mut known = None;
     for mode in ["kernel", "tc", "kernel", "xdp", "kernel", "kernel", "tc", "xdp", "tc"] {
         let agent = two.attach(0, &["--mode", mode, "--persist"]);
         assert!(agent.up_line().contains(&format!("mode {mode} (as asked for)")), "{mode}: {}", agent.up_line());
         two.assert_works();
+        let flow = flow.get_or_insert_with(|| Flow::start(a, &two.hosts[1], [10, 8, 0, 2], 2000));
+        flow.wait_more(100);
         let row = a.mac_row(two.hosts[1].mac("l2m10")).expect("b's MAC address");
         assert_eq!(
             known.get_or_insert(row["moves"].clone()),
@@ -187,6 +191,9 @@ fn from_one_mode_to_another() {
         }
         agent.stop();
     }
+    let report = flow.expect("a flow").stop();
+    assert_eq!(report.duplicates, 0, "{report:?}");
+    assert_eq!(strays.stop().frames(), []);
     two.attach(0, &["--mode", "kernel"]).stop();
     a.assert_state(&before);
 }
@@ -222,4 +229,23 @@ fn the_firewall_is_tested() {
     }
     let peer: IpAddr = Tunnel::v4(1).into();
     assert_eq!(traffic::ping(a, peer, 1).lost(), 0, "{}", tun::INTERFACE);
+}
+
+/// The helper device has an MTU of 1500 itself, which is nobody's limit.
+#[test]
+fn jumbo_frames() {
+    let lab = Lab::new("jumbo");
+    let hosts = lab.pair(["a", "b"], &Wiring { mtu: 9000, ..Wiring::default() });
+    let nodes = hosts.each_ref().map(|host| {
+        format!("[[node]]\nname = \"{}\"\naddress = \"{}\"\nprobes = false\n", host.name(), host.address())
+    });
+    let network = "addresses = { a = \"10.8.0.1/24\", b = \"10.8.0.2/24\" }";
+    let file = lab.directory().join("mesh.toml");
+    let text = format!("{}[[network]]\nname = \"lan\"\nvni = 16\nmtu = 8950\n{network}\n", nodes.concat());
+    fs::write(&file, text).expect("a file in the lab's directory");
+    let file = file.display().to_string();
+    let _agents = hosts.each_ref().map(|host| host.attach(&["--config", &file, "--mode", "kernel"]));
+    hosts.iter().for_each(|host| host.wait_carrier("l2m10"));
+    assert_eq!(traffic::ping_sized(&hosts[0], [10, 8, 0, 2], 3, 8950 - 28).lost(), 0);
+    transfer::tcp(&hosts[0], &hosts[1], [10, 8, 0, 2], BULK);
 }

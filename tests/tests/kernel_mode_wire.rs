@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use l2mesh_tests::tun::Tunnel;
 use l2mesh_tests::{Agent, Frame, Host, Lab, MacAddr, Segment, Tap, traffic, transfer, wait_for};
+use nix::sys::signal::Signal;
 
 const LIMIT: Duration = Duration::from_secs(5);
+/// The agent asks for routes every ten seconds: nothing tells of what the kernel has learned.
+const REFRESHED: Duration = Duration::from_secs(15);
 
 /// Octets of an IP packet on the wire.
 const WIRE: u32 = 1420;
@@ -51,7 +54,9 @@ impl Pair {
         let file = file.display().to_string();
         let agents = hosts.each_ref().map(|host| {
             host.run("sysctl -qw net.ipv6.conf.default.addr_gen_mode=1");
-            host.attach(&["--config", &file])
+            let agent = host.attach(&["--config", &file]);
+            host.wait_carrier("l2m0");
+            agent
         });
         let taps = hosts.each_ref().map(|host| Tap::open(host, "l2m0"));
         Self { taps, agents, hosts, tunnel, lab }
@@ -185,6 +190,9 @@ fn congestion_marks() {
     }
 }
 
+/// What makes a good packet a bad one.
+type Change<'a> = Box<dyn Fn(&mut [u8]) + 'a>;
+
 /// Who may send, and what: as in the other modes.
 #[test]
 fn the_source_is_validated() {
@@ -196,7 +204,7 @@ fn the_source_is_validated() {
         let frame = outer_len(&packet) + BOTH;
         let source = if ipv6 { 8 + 15 } else { 12 + 3 };
         let vni = outer_len(&packet) + 14;
-        let cases: [(&str, Option<&str>, Box<dyn Fn(&mut [u8])>); 9] = [
+        let cases: [(&str, Option<&str>, Change<'_>); 9] = [
             ("a stranger", Some("unknown-source"), Box::new(|it| it[source] = 77)),
             ("no member", Some("not-member"), Box::new(|it| it[source] = 9)),
             ("a network of nobody", Some("not-our-vni"), Box::new(|it| it[vni] = 99)),
@@ -247,7 +255,7 @@ fn the_source_is_validated() {
 
 #[track_caller]
 fn wait_mtu(host: &Host, octets: u32) {
-    wait_for(&format!("{}: {octets} octets fit", host.name()), LIMIT, || {
+    wait_for(&format!("{}: {octets} octets fit", host.name()), REFRESHED, || {
         let all = host.l2mesh(&["maps", "peers", "--json", "--vni", "16"]);
         if all["peers"][0]["mtu"] == octets { Ok(()) } else { Err(all.to_string()) }
     });
@@ -273,13 +281,15 @@ fn the_mtu_follows_the_route() {
     }
 }
 
-/// Somewhere on the way less fits than here: routers say so, the kernel learns it, and tells who sends.
+/// Somewhere on the way less fits than here: routers say so, the kernel learns it, and tells who sends. The agent, stopped
+/// here for once, has no part in it.
 #[test]
 fn a_path_that_became_narrow() {
     // With IPv6 outside there is room for 1290 octets, and IPv6 inside needs 1280.
     const NARROW: u16 = 1360;
     for (ipv6, overhead) in [(false, 50), (true, 70)] {
-        let pair = Pair::new("narrow", ipv6, "");
+        let mut pair = Pair::new("narrow", ipv6, "");
+        pair.agents[0].process().signal(Signal::SIGSTOP);
         let [a, b] = &pair.hosts;
         for (place, host) in pair.hosts.iter().enumerate() {
             Segment::address(host, "l2m0", place);
@@ -300,6 +310,8 @@ fn a_path_that_became_narrow() {
             let fits = usize::from(NARROW) - (overhead + headers) as usize;
             assert_eq!(traffic::ping_sized(a, address, 3, fits).lost(), 0, "{address}");
         }
+        pair.agents[0].process().signal(Signal::SIGCONT);
+        wait_mtu(a, u32::from(NARROW) - overhead);
         pair.stop();
     }
 }

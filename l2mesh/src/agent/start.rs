@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     Agent, Receive, ReceiveMode,
-    control::Control,
+    control::{Control, live_agent},
     events::News,
     identity::{Identity, identity},
     kernel_mode,
@@ -32,7 +32,7 @@ use crate::{
         fill::fill,
         hooks::{self, Hook, XdpOutcome},
         object::{Object, Tc},
-        pins::{Owner, PinDir, State},
+        pins::{Owner, PinDir, PinnedMeta, State, interface_name},
         tables::Tables,
         teardown,
         view::{Place, View},
@@ -67,6 +67,7 @@ pub(crate) async fn start(
     let link = underlay_interface(&netlink, &args.iface).await?;
     let by_kernel = kernel_mode::chosen(args.mode, &link)?;
     let mut control = Control::claim(&link.name, link.index)?;
+    refuse_second(pin_root, &link)?;
     let mut watch = Watch::open()?;
     let identity = tokio::select! {
         identity = identity(args, file, &netlink, &link, &mut watch) => identity?,
@@ -314,6 +315,24 @@ fn known(tables: &Tables) -> anyhow::Result<(Vec<(IpAddr, PeerId)>, Known)> {
     let settings = tables.settings.get(&0, 0)?;
     let helper = Some((settings.helper_ifindex, settings.helper_port, settings.port));
     Ok((peers.collect::<Result<_, _>>()?, Known { pairs: pairs.collect::<Result<_, _>>()?, helper }))
+}
+
+/// An agent outlives its interface, and goes on where it can when one of the same name comes back, as a tunnel does.
+fn refuse_second(pin_root: &Path, link: &Link) -> anyhow::Result<()> {
+    let name = &link.name;
+    for pins in PinDir::all(pin_root)? {
+        if let PinnedMeta::Found(meta) = pins.meta()?
+            && interface_name(&meta) == *name
+            && meta.ifindex != link.index
+            && let Some(pid) = live_agent(meta.ifindex)?
+        {
+            bail!(
+                "process {pid} is the agent of an interface {name} that is gone, and of its mesh: run `l2mesh detach --iface \
+                 {name}` first"
+            );
+        }
+    }
+    Ok(())
 }
 
 async fn underlay_interface(netlink: &Netlink, name: &str) -> anyhow::Result<Link> {
