@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! file.rs  --.                                 .-- host.rs     which node am I, MTU, host names
-//!             >-- RawMesh -- validate.rs -- Mesh -- mode_kernel.rs  what a node in that mode cannot do
+//!             >-- RawMesh -- validate.rs -- Mesh -- kernel_mode.rs  what a node in that mode cannot do
 //! flags.rs --'    (node.rs, network.rs)        '-- not_yet.rs  what this version does not do
 //! ```
 
@@ -11,7 +11,7 @@ mod families;
 mod file;
 mod flags;
 mod host;
-mod mode_kernel;
+mod kernel_mode;
 mod network;
 mod node;
 mod not_yet;
