@@ -100,12 +100,9 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
         Hook::Overlay => Tags::NONE,
     };
     let untagged = if tags.count() == 0 { sent } else { *skb.header::<EthernetHeader>(0).ok_or(Verdict::Runt)? };
-    // What is suppressed is never too big.
-    if hook != Hook::Oversize
-        && port.has(Network::SUPPRESS)
-        && tags.count() == 0
-        && suppress::sent(skb, port.vni, &untagged, hook)?
-    {
+    // What comes again because it is too long has been read.
+    let reads = port.has(Network::SUPPRESS) && tags.count() == 0 && hook != Hook::Oversize;
+    if reads && suppress::sent(skb, port.vni, &untagged, hook)? {
         return Ok(Action::Redirect(skb.ifindex()));
     }
     let (source_port, inner_tos) = flow(skb, &untagged);

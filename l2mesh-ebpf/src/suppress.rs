@@ -47,19 +47,18 @@ pub(crate) fn sent(skb: &mut Skb, vni: u32, ethernet: &EthernetHeader, hook: Hoo
             0 => return Ok(false),
             answer => write_arp(skb, answer),
         },
-        Topic::Nd => match {
+        Topic::Nd => {
             let is_intact = nd_is_intact(skb);
-            sent_nd(skb, vni, is_intact)
-        } {
-            0 => return Ok(false),
-            answer => write_nd(skb, answer),
-        },
-        Topic::Rarp => {
-            neighbours::sent_by(&mut Here::now(), &FdbKey::new(vni, ethernet.source));
-            return Ok(false);
+            match sent_nd(skb, vni, is_intact) {
+                0 => return Ok(false),
+                answer => write_nd(skb, answer),
+            }
         }
-        Topic::Dhcp => {
-            lease(skb, vni);
+        Topic::Rarp | Topic::Dhcp => {
+            neighbours::sent_by(&mut Here::now(), &FdbKey::new(vni, ethernet.source));
+            if topic == Topic::Dhcp {
+                lease(skb, vni);
+            }
             return Ok(false);
         }
     };

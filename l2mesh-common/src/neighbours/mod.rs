@@ -53,22 +53,23 @@ pub struct Answer {
 }
 
 impl Answer {
-    const ROUTER: u8 = 1;
-
     /// As one number, not 0: all that a function of a kernel program can return.
     #[inline(always)]
     #[must_use]
-    pub const fn to_bits(self) -> u64 {
-        let [a, b, c, d, e, f] = self.mac.0;
-        u64::from_le_bytes([a, b, c, d, e, f, self.router as u8 * Self::ROUTER, 1])
+    pub fn to_bits(self) -> u64 {
+        let mut octets = [0; 8];
+        octets[..6].copy_from_slice(&self.mac.0);
+        octets[6] = u8::from(self.router);
+        octets[7] = 1;
+        u64::from_le_bytes(octets)
     }
 
     /// From what [`Self::to_bits`] made.
     #[inline(always)]
     #[must_use]
     pub const fn from_bits(bits: u64) -> Self {
-        let [a, b, c, d, e, f, router, _] = bits.to_le_bytes();
-        Self { mac: MacAddr([a, b, c, d, e, f]), router: router == Self::ROUTER }
+        let [mac @ .., router, _] = bits.to_le_bytes();
+        Self { mac: MacAddr(mac), router: router != 0 }
     }
 }
 

@@ -24,7 +24,7 @@ const TCA_BPF_FD: u16 = 6;
 const TCA_BPF_NAME: u16 = 7;
 const TCA_BPF_FLAGS: u16 = 8;
 const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
-/// linux/if_ether.h; libc has it as a number that fits no field.
+/// Every protocol; libc has it as a number that fits no field.
 const ETH_P_ALL: u16 = 3;
 /// `TC_H_MAJ(TC_H_INGRESS)`, the handle of an ingress qdisc.
 const INGRESS_HANDLE: u32 = 0xffff_0000;
