@@ -114,7 +114,7 @@ pub(crate) fn flooded(skb: &mut Skb, departing: &Departing, storm_limit: u32) ->
     storm::send(storm_limit, &source, skb.frames())?;
     let helper = if remedy == Remedy::Fragment { helper } else { 0 };
     skb.tag(&departing.tags)?;
-    repeat(list.len(), &mut Oversized { skb, departing, list, helper });
+    repeat(list.peer_count(), &mut Oversized { skb, departing, list, helper });
     skb.untag()?;
     flood(skb, departing, storm_limit)
 }

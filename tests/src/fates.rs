@@ -15,7 +15,7 @@ use crate::lab::Lab;
 use crate::mesh::Agent;
 use crate::pinned::{Pinned, Run};
 
-/// On with the next program (linux/pkt_cls.h).
+/// On with the next program (`linux/pkt_cls.h`).
 pub const TC_ACT_UNSPEC: i32 = -1;
 /// Dropped.
 pub const TC_ACT_SHOT: i32 = 2;

@@ -8,7 +8,7 @@ use crate::frames::Frame;
 use crate::host::Host;
 use crate::tap::{Tap, set_packet_option};
 
-/// Sends frames with what a `struct virtio_net_hdr` says of them (linux/virtio_net.h).
+/// Sends frames with what a `struct virtio_net_hdr` says of them (`linux/virtio_net.h`).
 #[derive(Debug)]
 pub struct VirtioSender {
     socket: OwnedFd,

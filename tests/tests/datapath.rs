@@ -186,7 +186,7 @@ fn rows_over_ipv6(mesh: &Mesh, base: &[u8]) -> Vec<Row> {
         both(&name, Dropped(Verdict::BadIpHeader), &|f| f[at.ip] = version << 4 | f[at.ip] & 0x0f);
     }
     both("traffic class and flow label", Delivered, &|f| {
-        f[at.ip..at.ip + 4].copy_from_slice(&[0x6b, 0x8f, 0xff, 0xff])
+        f[at.ip..at.ip + 4].copy_from_slice(&[0x6b, 0x8f, 0xff, 0xff]);
     });
     both("hop limit 1", Delivered, &|f| f[at.ip + 7] = 1);
     both("fragment", Passed(Verdict::Fragment), &|f| f[next_header] = 44);

@@ -203,7 +203,7 @@ fn long_frames_to_nobody(lab: &Lab, hosts: &[Host], taps: &mut [Tap]) {
                     assert_eq!(carried, &data[at..at + carried.len()], "{what}: from {at} on");
                     seen[at..at + carried.len()].iter_mut().for_each(|times| *times += 1);
                 }
-                let whole = seen.iter().filter(|times| **times == 1).count();
+                let whole = seen.iter().map(|times| usize::from(*times == 1)).sum::<usize>();
                 if whole == DATA { Ok(()) } else { Err(format!("{whole} octets once")) }
             });
         }

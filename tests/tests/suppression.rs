@@ -312,9 +312,12 @@ fn a_duplicate_address_is_found() {
 fn a_move_is_followed_at_once() {
     let mut mesh = Mesh::on();
     mesh.acquaint(1);
-    let announce = |mac, v6: bool| match v6 {
-        false => (IpAddr::from(STATION), Frame::arp_request(mac, STATION, STATION)),
-        true => (STATION6.into(), Frame::neighbour_announcement(mac, STATION6, 0x20)),
+    let announce = |mac, v6: bool| {
+        if v6 {
+            (IpAddr::from(STATION6), Frame::neighbour_announcement(mac, STATION6, 0x20))
+        } else {
+            (STATION.into(), Frame::arp_request(mac, STATION, STATION))
+        }
     };
     for v6 in [false, true] {
         let before = mesh.answered();

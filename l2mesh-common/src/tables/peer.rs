@@ -229,7 +229,7 @@ impl FloodList {
     /// How many peers it has.
     #[inline(always)]
     #[must_use]
-    pub const fn len(&self) -> u32 {
+    pub const fn peer_count(&self) -> u32 {
         self.by_helper as u32 + self.over_v6 as u32 + self.over_v4 as u32
     }
 

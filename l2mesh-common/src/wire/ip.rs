@@ -204,9 +204,9 @@ impl Ipv6Octets {
     #[inline(always)]
     #[must_use]
     pub const fn is_mapped(&self) -> bool {
-        let [zeros @ .., ones, _, _] = self.0;
-        let [a, b, c, d, e] = zeros;
-        a.octets() | b.octets() | c.octets() | d.octets() | e.octets() == 0 && ones.octets() == 0xffff
+        let all = &self.0;
+        let zeros = all[0].octets() | all[1].octets() | all[2].octets() | all[3].octets() | all[4].octets();
+        zeros == 0 && all[5].octets() == 0xffff
     }
 
     /// True for multicast (RFC 4291 section 2.7).

@@ -199,7 +199,7 @@ impl Agent {
         loop {
             let start = Instant::now();
             let links = self.netlink.links().await?;
-            let waiting = links.iter().filter(|link| new.contains(&link.index) && !link.running).count();
+            let waiting = links.iter().filter(|link| new.contains(&link.index) && !link.oper_up).count();
             if waiting == 0 || start > deadline {
                 return Ok(());
             }

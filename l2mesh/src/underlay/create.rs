@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(links.overlay.peer_index, Some(links.hidden.index));
         assert_eq!(links.overlay.kind.as_deref(), Some("veth"));
         assert_eq!((links.overlay.mtu, links.hidden.mtu), (1450, 65535));
-        assert!(links.overlay.has_ethernet && !links.overlay.up && !links.overlay.running);
+        assert!(links.overlay.has_ethernet && !links.overlay.up && !links.overlay.oper_up);
         let overlay = host.ip("-d link show dev l2m10");
         for shown in ["mtu 1450", "addrgenmode eui64", "02:00:00:00:00:10", "alias l2mesh:eth0:16\n", "group default"] {
             assert!(overlay.contains(shown), "{shown}: {overlay}");

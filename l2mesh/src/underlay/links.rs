@@ -9,7 +9,7 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope},
-        link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+        link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State},
     },
 };
 
@@ -32,8 +32,8 @@ pub(crate) struct Link {
     pub mac: Option<MacAddr>,
     /// `IFF_UP`: somebody switched it on.
     pub up: bool,
-    /// `IFF_RUNNING`: it can carry frames. Routes through a device that cannot stay in place.
-    pub running: bool,
+    /// `IF_OPER_UP`: the kernel has noticed that it can carry frames, and lets it. A new device runs before that.
+    pub oper_up: bool,
     /// `veth`, `vxlan`, `bridge`, ...; none for a card.
     pub kind: Option<String>,
     /// `ip link set alias`; l2mesh marks its devices so (design.md 7).
@@ -152,7 +152,6 @@ pub(super) fn parse(message: RouteNetlinkMessage) -> Option<Link> {
     let mut link = Link {
         index: message.header.index,
         up: message.header.flags.contains(LinkFlags::Up),
-        running: message.header.flags.contains(LinkFlags::Running),
         has_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         ..Link::default()
     };
@@ -161,6 +160,7 @@ pub(super) fn parse(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Group(group) => link.group = group,
+            LinkAttribute::OperState(state) => link.oper_up = state == State::Up,
             LinkAttribute::Address(address) => link.mac = mac(&address),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::Controller(index) => link.master = Some(index),
