@@ -37,6 +37,7 @@ pub(crate) fn clamp(skb: &mut Skb, mtu: u32) {
 /// Where the TCP header of a SYN stands, and how long an IP header of its version is without options.
 #[inline(always)]
 fn syn(skb: &Skb) -> Option<(u32, u32)> {
+    const PLAIN: usize = L3 + Ipv4Header::LEN;
     let (tcp, ip_header) = match skb.header::<EthernetHeader>(0)?.ether_type() {
         EtherType::IPV4 => {
             let ip = skb.header::<Ipv4Header>(L3)?;
@@ -55,7 +56,6 @@ fn syn(skb: &Skb) -> Option<(u32, u32)> {
         _ => return None,
     };
     // Most segments are none, and have no options before them.
-    const PLAIN: usize = L3 + Ipv4Header::LEN;
     let flags = match tcp {
         PLAIN => skb.header::<u8>(PLAIN + FLAGS).copied(),
         _ => None,

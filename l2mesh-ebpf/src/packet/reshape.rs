@@ -51,7 +51,7 @@ impl Quote {
         let octets = if OCTETS - start < MOST { OCTETS - start } else { MOST };
         let from = core::ptr::from_ref(&self.quoted[start]).cast_mut().cast();
         // SAFETY: so many octets of `self` follow, as the assertion in `sum` says.
-        unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, from, octets as u32, sum) as u32 }
+        unsafe { bpf_csum_diff(core::ptr::null_mut(), 0, from, octets as u32, sum).cast_unsigned() as u32 }
     }
 }
 
