@@ -36,16 +36,17 @@ pub(crate) fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
     status(command().args(arguments))
 }
 
-/// The `l2mesh` binary of the debug profile, built now.
+/// The `l2mesh` binary as it is released, built now: without optimization the kernel programs are others, and the verifier
+/// refuses some.
 ///
 /// # Errors
 /// It does not build.
 pub(crate) fn l2mesh() -> anyhow::Result<PathBuf> {
-    if !target().join("debug/l2mesh").exists() {
+    if !target().join("release/l2mesh").exists() {
         eprintln!("building l2mesh: the first time takes some minutes");
     }
-    cargo(&["build", "--quiet", "--package", "l2mesh"])?;
-    let binary = target().join("debug/l2mesh");
+    cargo(&["build", "--quiet", "--release", "--package", "l2mesh"])?;
+    let binary = target().join("release/l2mesh");
     ensure!(binary.exists(), "cargo built no {}", binary.display());
     Ok(binary)
 }
