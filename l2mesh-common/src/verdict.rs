@@ -26,6 +26,13 @@ macro_rules! verdicts {
             /// All of them, in the order of their numbers.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
+            /// The verdict of this number; [`Verdict::StoreFailed`] if there is none.
+            #[inline(always)]
+            #[must_use]
+            pub const fn from_number(number: u32) -> Self {
+                match number { $($number => Self::$name,)* _ => Self::StoreFailed }
+            }
+
             /// The name of its counter.
             #[must_use]
             pub const fn label(self) -> &'static str {

@@ -57,15 +57,28 @@ pub(crate) fn underlay_xdp(frame: &mut Frame) -> Result<(), Verdict> {
 /// Delivers what [`underlay_xdp`] marked, decapsulates what is still whole, leaves the rest to others.
 #[inline(always)]
 pub(crate) fn underlay_tc(skb: &mut Skb) -> Result<Action, Verdict> {
-    if let Some(mark) = skb.metadata::<Metadata>().copied()
-        && mark.magic == Metadata::MAGIC
-    {
-        // Passed on, an inner frame would enter the host's stack as the NIC's own.
+    let admitted = match marked(skb) {
+        Some(admitted) => admitted?,
+        None => decapsulated(skb)?,
+    };
+    deliver(skb, &admitted)
+}
+
+/// A frame without outer header that [`underlay_xdp`] marked. Passed on, it would enter the host's stack as the NIC's own.
+#[inline(always)]
+fn marked(skb: &Skb) -> Option<Result<Admitted, Verdict>> {
+    let mark = skb.metadata::<Metadata>().copied().filter(|mark| mark.magic == Metadata::MAGIC)?;
+    let admitted = || {
         let vni = Vni::new(mark.vni).map_err(|_| Verdict::NotOurVni)?;
         let network = tables::network(mark.vni).ok_or(Verdict::NotOurVni)?;
         let inner = *skb.header::<EthernetHeader>(0).ok_or(Verdict::Truncated)?;
-        return deliver(skb, &Admitted { vni, peer: mark.peer.into(), network, inner });
-    }
+        Ok(Admitted { vni, peer: mark.peer.into(), network, inner })
+    };
+    Some(admitted())
+}
+
+#[inline(always)]
+fn decapsulated(skb: &mut Skb) -> Result<Admitted, Verdict> {
     // A tagged frame belongs to a VLAN interface above this one.
     if skb.is_tagged() {
         return Err(Verdict::NotVxlan);
@@ -76,18 +89,18 @@ pub(crate) fn underlay_tc(skb: &mut Skb) -> Result<Action, Verdict> {
     let arrived = headers(skb, settings)?;
     let marked = congestion(skb, &arrived)?;
     if is_for_helper(skb, &arrived) {
-        return hand_over(skb, settings, &arrived);
+        return Err(hand_over(skb, settings, &arrived));
     }
     let admitted = admit(&arrived)?;
     if arrived.udp.has_checksum() {
         skb.forget_outer_checksum();
     }
     if skb.pop_outer(arrived.family).is_err() {
-        return hand_over(skb, settings, &arrived);
+        return Err(hand_over(skb, settings, &arrived));
     }
     skb.store_bytes(&arrived.inner)?;
     mark_congestion(skb, &arrived.inner, marked)?;
-    deliver(skb, &admitted)
+    Ok(admitted)
 }
 
 /// What came through the kernel's own receive path: reassembled, or merged by its GRO. The helper device
@@ -222,16 +235,22 @@ fn is_tcp<const L3: usize>(skb: &Skb, carried: EtherType) -> bool {
     }
 }
 
-/// Leaves a frame to the kernel's receive path, towards the port on which the helper device listens.
+/// Leaves a frame to the kernel's receive path, towards the port on which the helper device listens: why it goes there, or
+/// cannot.
 #[inline(always)]
-fn hand_over(skb: &mut Skb, settings: &Settings, arrived: &Arrived) -> Result<Action, Verdict> {
-    if settings.helper_port != settings.port {
-        let udp = arrived.family.outer() - (UdpHeader::LEN + VxlanHeader::LEN) as u32;
-        // Somebody else holds the mesh port, and the networks that are not ours are theirs.
-        tables::network(arrived.vni.get()).ok_or(Verdict::OtherVni)?;
-        skb.replace(udp, &arrived.udp.redirected_to(settings.helper_port))?;
+fn hand_over(skb: &mut Skb, settings: &Settings, arrived: &Arrived) -> Verdict {
+    if settings.helper_port == settings.port {
+        return Verdict::HandedToHelper;
     }
-    Err(Verdict::HandedToHelper)
+    // Somebody else holds the mesh port, and the networks that are not ours are theirs.
+    if tables::network(arrived.vni.get()).is_none() {
+        return Verdict::OtherVni;
+    }
+    let udp = arrived.family.outer() - (UdpHeader::LEN + VxlanHeader::LEN) as u32;
+    match skb.replace(udp, &arrived.udp.redirected_to(settings.helper_port)) {
+        Ok(()) => Verdict::HandedToHelper,
+        Err(verdict) => verdict,
+    }
 }
 
 /// Network, source and inner header checked.

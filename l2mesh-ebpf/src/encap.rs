@@ -135,20 +135,26 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
         };
         mss::clamp(skb, departing.room(mtu));
     }
-    match (known, hook) {
-        (Some(entry), Hook::Oversize) => too_big::unicast(skb, &departing, entry.peer),
-        (None, Hook::Oversize) => too_big::flooded(skb, &departing, port.storm_limit),
-        (Some(entry), _) => unicast(skb, &departing, entry.peer),
-        (None, _) => flood::flood(skb, &departing, port.storm_limit),
+    if hook == Hook::Oversize {
+        return match known {
+            Some(entry) => too_big::unicast(skb, &departing, entry.peer),
+            None => too_big::flooded(skb, &departing, port.storm_limit),
+        };
+    }
+    let outcome = match known {
+        Some(entry) => unicast(skb, &departing, entry.peer),
+        None => flood::flood(skb, &departing, port.storm_limit),
+    };
+    match outcome {
+        // The frame is as it was.
+        Err(Verdict::TooBig) => too_big::elsewhere(skb, &departing),
+        other => other,
     }
 }
 
 #[inline(always)]
 fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Result<Action, Verdict> {
-    let next_hop = match next_hop(departing, peer) {
-        Err(Verdict::TooBig) => return too_big::elsewhere(skb, departing),
-        other => other?,
-    };
+    let next_hop = next_hop(departing, peer)?;
     let family = match next_hop.way() {
         Way::V4 => Family::V4,
         Way::V6 => Family::V6,

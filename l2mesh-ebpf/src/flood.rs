@@ -1,8 +1,12 @@
+#![allow(unsafe_code)]
 //! Broadcast, unknown unicast and multicast: head-end replication, one unicast copy to each peer.
 
 use core::num::NonZeroU32;
 
-use aya_ebpf::bindings::BPF_F_DONT_FRAGMENT;
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_F_DONT_FRAGMENT},
+    programs::TcContext,
+};
 use l2mesh_common::{
     tables::{FdbKey, FloodList, MAX_PEERS, PeerId},
     verdict::Verdict,
@@ -13,7 +17,7 @@ use crate::{
     Action,
     encap::{Departing, Hook, next_hop},
     packet::{Family, Skb, Step, repeat},
-    storm, tables, too_big,
+    storm, tables,
 };
 
 /// Makes room once for each IP version, then writes each peer's outer header over the one before and sends a copy. The
@@ -32,7 +36,7 @@ pub(crate) fn flood(skb: &mut Skb, departing: &Departing, storm_limit: u32) -> R
     // What is too big comes here once more, when it has paid.
     if departing.hook != Hook::Oversize {
         if !list.takes(departing.packet) {
-            return too_big::elsewhere(skb, departing);
+            return Err(Verdict::TooBig);
         }
         storm::send(storm_limit, &FdbKey::new(vni.get(), inner.source), skb.frames())?;
     }
@@ -136,45 +140,90 @@ impl Version for V6 {
 /// the interface is returned (not zero: see [`Action::DONE`]).
 #[inline(always)]
 fn copies<V: Version>(skb: &mut Skb, departing: &Departing, section: Section) -> Option<NonZeroU32> {
-    let mut copies = Copies::<V> { skb, departing, section, waiting: None, version: core::marker::PhantomData };
-    repeat(section.count, &mut copies);
-    let last = copies.waiting?;
-    match copies.address(last) {
-        Ok(ifindex) => NonZeroU32::new(ifindex),
-        Err(verdict) => {
-            tables::count(verdict, departing.frame.len);
-            None
-        }
-    }
+    let Section { list, start, count } = section;
+    NonZeroU32::new(match V::FAMILY {
+        Family::V4 => copies_v4(skb.raw(), departing, list, start, count),
+        Family::V6 => copies_v6(skb.raw(), departing, list, start, count),
+    })
 }
+
+#[unsafe(no_mangle)]
+extern "C" fn copies_v4(
+    skb: *mut __sk_buff,
+    departing: *const Departing,
+    list: *const FloodList,
+    start: u32,
+    count: u32,
+) -> u32 {
+    let (Some(departing), Some(list)) = (unsafe { departing.as_ref() }, unsafe { list.as_ref() }) else { return 0 };
+    copy::<V4>(&mut Skb::new(TcContext::new(skb)), departing, list, start, count)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn copies_v6(
+    skb: *mut __sk_buff,
+    departing: *const Departing,
+    list: *const FloodList,
+    start: u32,
+    count: u32,
+) -> u32 {
+    let (Some(departing), Some(list)) = (unsafe { departing.as_ref() }, unsafe { list.as_ref() }) else { return 0 };
+    copy::<V6>(&mut Skb::new(TcContext::new(skb)), departing, list, start, count)
+}
+
+// Not inlined: the loop's state is on a stack of its own. 0 is no interface.
+#[inline(always)]
+fn copy<V: Version>(skb: &mut Skb, departing: &Departing, list: &'static FloodList, start: u32, count: u32) -> u32 {
+    let section = Section { list, start, count };
+    let mut copies =
+        Copies::<V> { skb, departing, section, waiting: NOBODY, ready: 0, version: core::marker::PhantomData };
+    // One turn more, for the frame itself.
+    repeat(count + 1, &mut copies);
+    copies.ready
+}
+
+/// Not an `Option`: beside its `None` the compiler would carry along whatever is in that register.
+const NOBODY: PeerId = PeerId::MAX;
 
 /// The loop over a section.
 struct Copies<'a, V> {
     skb: &'a mut Skb,
     departing: &'a Departing,
     section: Section,
-    /// The peer before: only after the last one is it known to be the last.
-    waiting: Option<PeerId>,
+    /// The peer before, or [`NOBODY`]: only after the last one is it known to be the last.
+    waiting: PeerId,
+    /// The interface towards the peer whose outer header the frame itself has; 0 before that.
+    ready: u32,
     version: core::marker::PhantomData<V>,
 }
 
 impl<V: Version> Step for Copies<'_, V> {
     #[inline(always)]
     fn step(&mut self, place: u32) {
-        let peer = self.section.peer(place);
-        let outcome = match next_hop(self.departing, peer) {
-            Ok(_) => self.waiting.replace(peer).map_or(Ok(()), |before| self.send(before)),
-            Err(verdict) => Err(verdict),
-        };
+        let outcome = self.turn(place);
         count_failure(self.departing, outcome);
     }
 }
 
 impl<V: Version> Copies<'_, V> {
     #[inline(always)]
-    fn send(&mut self, peer: PeerId) -> Result<(), Verdict> {
-        let ifindex = self.address(peer)?;
-        self.skb.clone_to(ifindex)
+    fn turn(&mut self, place: u32) -> Result<(), Verdict> {
+        let is_last = place >= self.section.count;
+        let next = if is_last { NOBODY } else { self.section.peer(place) };
+        if !is_last {
+            next_hop(self.departing, next)?;
+        }
+        let before = core::mem::replace(&mut self.waiting, next);
+        if before == NOBODY {
+            return Ok(());
+        }
+        let ifindex = self.address(before)?;
+        if is_last {
+            self.ready = ifindex;
+            Ok(())
+        } else {
+            self.skb.clone_to(ifindex)
+        }
     }
 
     /// Writes the outer header for one peer and counts the copy. Returns the interface towards it.

@@ -36,19 +36,36 @@ pub(crate) fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
     status(command().args(arguments))
 }
 
-/// The `l2mesh` binary as it is released, built now: without optimization the kernel programs are others, and the verifier
-/// refuses some.
+/// The `l2mesh` binary of the debug profile, built now. The kernel programs in it are those that are released: aya-build knows
+/// no other profile.
 ///
 /// # Errors
 /// It does not build.
 pub(crate) fn l2mesh() -> anyhow::Result<PathBuf> {
-    if !target().join("release/l2mesh").exists() {
+    if !target().join("debug/l2mesh").exists() {
         eprintln!("building l2mesh: the first time takes some minutes");
     }
-    cargo(&["build", "--quiet", "--release", "--package", "l2mesh"])?;
-    let binary = target().join("release/l2mesh");
+    cargo(&["build", "--quiet", "--package", "l2mesh"])?;
+    let binary = target().join("debug/l2mesh");
     ensure!(binary.exists(), "cargo built no {}", binary.display());
     Ok(binary)
+}
+
+/// The object file of a crate of kernel programs, built now and for release, as aya-build does it: xtask has no build script of
+/// its own for that, because it must build where bpf-linker is still missing.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn kernel_programs(package: &str, binary: &str) -> anyhow::Result<PathBuf> {
+    let target = target().join("kernel-programs");
+    let mut command = command();
+    command
+        .args(["build", "--quiet", "--release", "--package", package, "--bin", binary])
+        .args(["--target", "bpfel-unknown-none", "-Zbuild-std=core", "--target-dir"])
+        .arg(&target)
+        .env("CARGO_ENCODED_RUSTFLAGS", "--cfg=bpf_target_arch=\"x86_64\"\x1f-Cdebuginfo=2\x1f-Clink-arg=--btf");
+    status(&mut command)?;
+    Ok(target.join("bpfel-unknown-none/release").join(binary))
 }
 
 /// Runs this very task again under sudo if it is not root; true if that was done.

@@ -6,6 +6,7 @@ mod check;
 mod run;
 mod setup;
 mod test;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,8 @@ enum Task {
     Test(test::TestArgs),
     /// Formatting, lints and documentation only
     Check,
+    /// What the kernel's verifier says of the programs
+    Verify,
     /// l2mesh beside the kernel's vxlan device and the bare underlay
     Bench(bench::BenchArgs),
     /// Install what building and testing need
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Check => check::run(),
+        Task::Verify => verify::run(),
         Task::Bench(args) => bench::run(&args),
         Task::Setup => setup::run(&[setup::Need::Build, setup::Need::Lab]),
     };

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &TestArgs) -> anyhow::Result<()> {
     }
     // The binary under test is no dependency that cargo knows of.
     l2mesh()?;
-    let mut command = vec!["test", "--release", "--no-fail-fast"];
+    let mut command = vec!["test", "--no-fail-fast"];
     command.extend(args.filter.as_deref());
     cargo(&command)
 }

@@ -70,6 +70,11 @@ impl Skb {
         &self.context
     }
 
+    #[inline(always)]
+    pub(crate) fn raw(&self) -> *mut aya_ebpf::bindings::__sk_buff {
+        self.context.skb.skb
+    }
+
     /// True once [`Self::push_outer`] has made room.
     #[inline(always)]
     pub(crate) fn has_outer(&self) -> bool {
@@ -337,34 +342,39 @@ impl Skb {
     /// route, and fragments unless `flags` say not to.
     #[inline(always)]
     pub(crate) fn set_tunnel(&mut self, vni: Vni, next_hop: &NextHop, tos: u8, flags: u32) -> Result<(), Verdict> {
-        let checksum = if next_hop.wants_checksum() { 0 } else { BPF_F_ZERO_CSUM_TX };
-        // SAFETY: zero is a valid key.
-        let mut key: bpf_tunnel_key = unsafe { MaybeUninit::zeroed().assume_init() };
-        key.tunnel_id = vni.get();
-        key.tunnel_tos = tos;
-        key.tunnel_ttl = TTL;
-        let family = match next_hop.way() {
-            Way::V4 | Way::HelperV4 => {
-                key.__bindgen_anon_1.remote_ipv4 = u32::from_be(next_hop.template.destination_v4());
-                key.__bindgen_anon_3.local_ipv4 = u32::from_be(next_hop.template.source_v4());
-                0
-            }
-            Way::V6 | Way::HelperV6 => {
-                let [source, destination] = next_hop.template.addresses_v6();
-                key.__bindgen_anon_1.remote_ipv6 = destination;
-                key.__bindgen_anon_3.local_ipv6 = source;
-                BPF_F_TUNINFO_IPV6
-            }
-        };
-        // SAFETY: `key` is as long as said; see also `push_behind`.
-        let outcome = unsafe {
-            bpf_skb_set_tunnel_key(
-                self.context.skb.skb,
-                core::ptr::from_mut(&mut key),
-                KEY_LEN,
-                u64::from(family | checksum | flags),
-            )
-        };
-        if outcome == 0 { Ok(()) } else { Err(Verdict::EncapFailed) }
+        if set_tunnel(self, vni.get(), next_hop, tos, flags) == 0 { Ok(()) } else { Err(Verdict::EncapFailed) }
+    }
+}
+
+/// Not inlined: the key would take an eighth of the caller's stack.
+#[inline(never)]
+fn set_tunnel(skb: &mut Skb, vni: u32, next_hop: &NextHop, tos: u8, flags: u32) -> i64 {
+    let checksum = if next_hop.wants_checksum() { 0 } else { BPF_F_ZERO_CSUM_TX };
+    // SAFETY: zero is a valid key.
+    let mut key: bpf_tunnel_key = unsafe { MaybeUninit::zeroed().assume_init() };
+    key.tunnel_id = vni;
+    key.tunnel_tos = tos;
+    key.tunnel_ttl = TTL;
+    let family = match next_hop.way() {
+        Way::V4 | Way::HelperV4 => {
+            key.__bindgen_anon_1.remote_ipv4 = u32::from_be(next_hop.template.destination_v4());
+            key.__bindgen_anon_3.local_ipv4 = u32::from_be(next_hop.template.source_v4());
+            0
+        }
+        Way::V6 | Way::HelperV6 => {
+            let [source, destination] = next_hop.template.addresses_v6();
+            key.__bindgen_anon_1.remote_ipv6 = destination;
+            key.__bindgen_anon_3.local_ipv6 = source;
+            BPF_F_TUNINFO_IPV6
+        }
+    };
+    // SAFETY: `key` is as long as said; see also `push_behind`.
+    unsafe {
+        bpf_skb_set_tunnel_key(
+            skb.context.skb.skb,
+            core::ptr::from_mut(&mut key),
+            KEY_LEN,
+            u64::from(family | checksum | flags),
+        )
     }
 }

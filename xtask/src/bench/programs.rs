@@ -64,7 +64,8 @@ impl Programs {
     /// # Errors
     /// They do not build or do not load.
     pub(crate) fn new() -> anyhow::Result<Self> {
-        let path = build_programs()?;
+        eprintln!("bench: building its kernel programs");
+        let path = cargo::kernel_programs("l2mesh-bench-ebpf", "bench")?;
         let mut object = Ebpf::load_file(&path).with_context(|| format!("cannot load {}", path.display()))?;
         xdp(&mut object, "pass")?.load()?;
         xdp(&mut object, "generate")?.load()?;
@@ -285,18 +286,4 @@ pub(crate) fn build_l2mesh() -> anyhow::Result<PathBuf> {
     eprintln!("bench: building l2mesh (release)");
     cargo::cargo(&["build", "--quiet", "--release", "--package", "l2mesh"])?;
     Ok(cargo::target().join("release/l2mesh"))
-}
-
-/// Not from a build script: xtask must build where bpf-linker is still missing.
-fn build_programs() -> anyhow::Result<PathBuf> {
-    eprintln!("bench: building its kernel programs");
-    let target = cargo::target().join("bench-ebpf");
-    let mut command = cargo::command();
-    command
-        .args(["build", "--quiet", "--release", "--package", "l2mesh-bench-ebpf", "--bin", "bench"])
-        .args(["--target", "bpfel-unknown-none", "-Zbuild-std=core", "--target-dir"])
-        .arg(&target)
-        .env("CARGO_ENCODED_RUSTFLAGS", "--cfg=bpf_target_arch=\"x86_64\"\x1f-Cdebuginfo=2\x1f-Clink-arg=--btf");
-    cargo::status(&mut command)?;
-    Ok(target.join("bpfel-unknown-none/release/bench"))
 }
