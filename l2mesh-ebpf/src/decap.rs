@@ -12,9 +12,8 @@ use l2mesh_common::{
 };
 
 use crate::{
-    Action,
+    Action, apart,
     learn::{learn, tell},
-    mss,
     packet::{Family, Frame, Packet, Skb},
     storm, suppress, tables,
 };
@@ -124,20 +123,22 @@ pub(crate) fn helper_tc(skb: &mut Skb) -> Result<Action, Verdict> {
 /// The headers of a VXLAN frame to this host.
 #[inline(always)]
 fn headers(packet: &impl Packet, settings: &Settings) -> Result<Arrived, Verdict> {
-    let Some(&EncapsulatedV4 { outer, inner }) = packet.header(0) else { return Err(short(packet, settings)) };
+    let Some(EncapsulatedV4 { outer, inner }) = packet.header(0) else { return Err(short(packet, settings)) };
     if outer.ethernet.ether_type() == EtherType::IPV6 {
         return headers_v6(packet, settings);
     }
-    let OuterV4 { ip, udp, vxlan, .. } = outer;
-    let vni = classify(&outer, packet.frame_len(), settings)?;
+    let vni = classify(outer, packet.frame_len(), settings)?;
+    let &OuterV4 { ip, udp, vxlan, .. } = outer;
+    let inner = *inner;
     Ok(Arrived { family: Family::V4, vni, source: VtepAddress::v4(ip.source), tos: ip.tos(), udp, vxlan, inner })
 }
 
 #[inline(always)]
 fn headers_v6(packet: &impl Packet, settings: &Settings) -> Result<Arrived, Verdict> {
-    let Some(&EncapsulatedV6 { outer, inner }) = packet.header(0) else { return Err(short(packet, settings)) };
-    let OuterV6 { ip, udp, vxlan, .. } = outer;
-    let vni = classify_v6(&outer, packet.frame_len(), settings)?;
+    let Some(EncapsulatedV6 { outer, inner }) = packet.header(0) else { return Err(short(packet, settings)) };
+    let vni = classify_v6(outer, packet.frame_len(), settings)?;
+    let &OuterV6 { ip, udp, vxlan, .. } = outer;
+    let inner = *inner;
     let source = VtepAddress::v6(ip.source);
     Ok(Arrived { family: Family::V6, vni, source, tos: ip.traffic_class(), udp, vxlan, inner })
 }
@@ -286,7 +287,7 @@ fn check_inner(vni: Vni, peer: PeerId, network: &Network, inner: &EthernetHeader
         return Err(Verdict::LinkLocalReceived);
     }
     if inner.destination.is_group() {
-        storm::receive(network.storm_limit, &FdbKey::new(vni.get(), inner.source), peer, frames)?;
+        storm::receive_apart(network.storm_limit, &FdbKey::new(vni.get(), inner.source), peer, frames)?;
     }
     Ok(())
 }
@@ -301,7 +302,7 @@ fn deliver(skb: &mut Skb, admitted: &Admitted) -> Result<Action, Verdict> {
     }
     learn(network, &FdbKey::new(vni.get(), inner.source), *peer);
     if network.flags & Network::CLAMP_MSS != 0 {
-        mss::clamp(skb, path_mtu(skb, *peer));
+        apart::clamp_mss(skb.raw(), path_mtu(skb, *peer));
     }
     let len = skb.frame_len();
     let action = if len <= network.max_frame || skb.is_gso() {

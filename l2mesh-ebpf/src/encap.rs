@@ -13,7 +13,7 @@ use l2mesh_common::{
 };
 
 use crate::{
-    Action, flood, mss,
+    Action, apart,
     packet::{Family, Packet as _, Skb},
     suppress, tables, too_big,
 };
@@ -52,13 +52,15 @@ impl Departing {
     pub(crate) fn write(&self, skb: &mut Skb, next_hop: &NextHop, family: Family) -> Result<(), Verdict> {
         match family {
             Family::V4 => {
-                skb.store(0, HeadersV4::new(&next_hop.template, &self.frame).words())?;
+                let headers = HeadersV4::new(&next_hop.template, &self.frame);
+                skb.store::<{ HeadersV4::WORDS }, _>(0, |index| headers.word(index))?;
                 self.write_tags::<{ EncapsulatedV4::LEN }>(skb)
             }
             Family::V6 => {
-                let (words, last) = HeadersV6::new(&next_hop.template, &self.frame).words();
-                skb.store(0, words)?;
-                skb.store(size_of_val(&words), [last])?;
+                const WORDS: usize = HeadersV6::WORDS;
+                let headers = HeadersV6::new(&next_hop.template, &self.frame);
+                skb.store::<WORDS, _>(0, |index| headers.word(index))?;
+                skb.store::<1, _>(WORDS * size_of::<u64>(), |_| headers.word(WORDS) as u32)?;
                 self.write_tags::<{ EncapsulatedV6::LEN }>(skb)
             }
         }
@@ -75,8 +77,8 @@ impl Departing {
         let [first, second] = self.tag_words;
         match self.tags.count() {
             0 => Ok(()),
-            1 => skb.store(OFFSET, [first]),
-            _ => skb.store(OFFSET, [first, second]),
+            1 => skb.store::<1, _>(OFFSET, |_| first),
+            _ => skb.store::<2, _>(OFFSET, |index| if index == 0 { first } else { second }),
         }
     }
 }
@@ -105,12 +107,13 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
     if reads && suppress::sent(skb, port.vni, &untagged, hook)? {
         return Ok(Action::Redirect(skb.ifindex()));
     }
-    let (source_port, inner_tos) = flow(skb, &untagged);
+    let flow = apart::flow(skb.raw(), &raw const untagged);
+    let (source_port, inner_tos) = (flow as u16, (flow >> 16) as u8);
     let dscp = if port.tos == Port::INHERIT_TOS { inner_tos } else { port.tos as u8 };
     // Nobody puts a mark back behind a tag, so that the path must not make one there (RFC 6040 section 4.3): it drops instead.
     let ecn = if tags.count() == 0 { inner_tos } else { 0 };
     let (inner, tag_words) = tags.around(untagged);
-    let departing = Departing {
+    let departing = &Departing {
         frame: PerFrame {
             vni,
             inner,
@@ -121,7 +124,7 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
         tags,
         tag_words,
         carried: untagged.ether_type(),
-        packet: too_big::packet_len(skb, &untagged) + tags.octets(),
+        packet: apart::packet_len(skb.raw(), &raw const untagged) as u32 + tags.octets(),
         is_gso: skb.is_gso(),
         is_ip: matches!(untagged.ether_type(), EtherType::IPV4 | EtherType::IPV6),
         hook,
@@ -133,27 +136,33 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
             Some(entry) => tables::peer(entry.peer).map_or(0, |peer| peer.current().mtu),
             None => tables::flood_list(port.vni).map_or(0, |list| list.mtu.into()),
         };
-        mss::clamp(skb, departing.room(mtu));
+        apart::clamp_mss(skb.raw(), departing.room(mtu));
     }
-    if hook == Hook::Oversize {
-        return match known {
-            Some(entry) => too_big::unicast(skb, &departing, entry.peer),
-            None => too_big::flooded(skb, &departing, port.storm_limit),
-        };
-    }
-    let outcome = match known {
-        Some(entry) => unicast(skb, &departing, entry.peer),
-        None => flood::flood(skb, &departing, port.storm_limit),
+    let raw = skb.raw();
+    let outcome = match (known, hook) {
+        (Some(entry), Hook::Oversize) => apart::unicast_too_big(raw, departing, entry.peer),
+        (Some(entry), _) => apart::unicast(raw, departing, entry.peer),
+        (None, _) => {
+            if hook == Hook::Oversize {
+                let outcome = apart::flooded_too_big(raw, departing, port.storm_limit);
+                match apart::outcome(skb, outcome)? {
+                    Action::DONE => {}
+                    told => return Ok(told),
+                }
+            }
+            apart::flood(raw, departing, port.storm_limit)
+        }
     };
-    match outcome {
+    match apart::outcome(skb, outcome) {
         // The frame is as it was.
-        Err(Verdict::TooBig) => too_big::elsewhere(skb, &departing),
+        Err(Verdict::TooBig) if hook != Hook::Oversize => too_big::elsewhere(skb, departing),
         other => other,
     }
 }
 
+/// To the one peer behind which the destination is.
 #[inline(always)]
-fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Result<Action, Verdict> {
+pub(crate) fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Result<Action, Verdict> {
     let next_hop = next_hop(departing, peer)?;
     let family = match next_hop.way() {
         Way::V4 => Family::V4,
@@ -182,7 +191,7 @@ pub(crate) fn by_helper(skb: &mut Skb, departing: &Departing, next_hop: &NextHop
         return Err(Verdict::Declined);
     }
     skb.tag(&departing.tags)?;
-    skb.set_tunnel(departing.frame.vni, next_hop, departing.frame.tos, BPF_F_DONT_FRAGMENT)
+    apart::tunnel(skb, departing, next_hop, BPF_F_DONT_FRAGMENT)
 }
 
 /// How a frame leaves towards a peer, if it can.
@@ -198,10 +207,10 @@ pub(crate) fn next_hop(departing: &Departing, peer: PeerId) -> Result<&'static N
     }
 }
 
-/// The outer source port for a frame, the same for all frames of a flow whatever their size, and its TOS octet or traffic
-/// class.
+/// The outer source port for a frame, the same for all frames of a flow whatever their size, and above it its TOS octet or
+/// traffic class.
 #[inline(always)]
-fn flow(skb: &Skb, inner: &EthernetHeader) -> (u16, u8) {
+pub(crate) fn flow(skb: &Skb, inner: &EthernetHeader) -> u64 {
     const L3: usize = EthernetHeader::LEN;
     let found = match inner.ether_type() {
         EtherType::IPV4 => skb.header::<Ipv4Header>(L3).map(|ip| {
@@ -216,5 +225,5 @@ fn flow(skb: &Skb, inner: &EthernetHeader) -> (u16, u8) {
         _ => None,
     };
     let (hash, tos) = found.unwrap_or_else(|| (entropy::ethernet(inner), 0));
-    (entropy::source_port(hash), tos)
+    u64::from(entropy::source_port(hash)) | u64::from(tos) << 16
 }

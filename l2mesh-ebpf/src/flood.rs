@@ -1,12 +1,8 @@
-#![allow(unsafe_code)]
 //! Broadcast, unknown unicast and multicast: head-end replication, one unicast copy to each peer.
 
 use core::num::NonZeroU32;
 
-use aya_ebpf::{
-    bindings::{__sk_buff, BPF_F_DONT_FRAGMENT},
-    programs::TcContext,
-};
+use aya_ebpf::bindings::BPF_F_DONT_FRAGMENT;
 use l2mesh_common::{
     tables::{FdbKey, FloodList, MAX_PEERS, PeerId},
     verdict::Verdict,
@@ -14,7 +10,7 @@ use l2mesh_common::{
 };
 
 use crate::{
-    Action,
+    Action, apart,
     encap::{Departing, Hook, next_hop},
     packet::{Family, Skb, Step, repeat},
     storm, tables,
@@ -38,7 +34,7 @@ pub(crate) fn flood(skb: &mut Skb, departing: &Departing, storm_limit: u32) -> R
         if !list.takes(departing.packet) {
             return Err(Verdict::TooBig);
         }
-        storm::send(storm_limit, &FdbKey::new(vni.get(), inner.source), skb.frames())?;
+        storm::send_apart(storm_limit, &FdbKey::new(vni.get(), inner.source), skb.frames())?;
     }
     if helper != 0 {
         raw_copies(skb, departing, list)?;
@@ -49,11 +45,11 @@ pub(crate) fn flood(skb: &mut Skb, departing: &Departing, storm_limit: u32) -> R
         (0, 0) => None,
         (0, _) => {
             skb.push_outer(Family::V4, &departing.tags, departing.is_ip)?;
-            copies::<V4>(skb, departing, over_v4)
+            send_copies(skb, departing, Family::V4, over_v4)
         }
         (_, 0) => {
             skb.push_outer(Family::V6, &departing.tags, departing.is_ip)?;
-            copies::<V6>(skb, departing, over_v6)
+            send_copies(skb, departing, Family::V6, over_v6)
         }
         _ => over_both(skb, departing, over_v6, over_v4)?,
     };
@@ -72,22 +68,27 @@ fn raw_copies(skb: &mut Skb, departing: &Departing, list: &'static FloodList) ->
 /// The kernel's helper that grows a frame of IP knows segments, and the one that shrinks it does too: the longer header goes
 /// first. For other frames there is only one, and it grows.
 #[inline(always)]
-fn over_both(skb: &mut Skb, departing: &Departing, v6: Section, v4: Section) -> Result<Option<NonZeroU32>, Verdict> {
+fn over_both(
+    skb: &mut Skb,
+    departing: &Departing,
+    v6: Section<'_>,
+    v4: Section<'_>,
+) -> Result<Option<NonZeroU32>, Verdict> {
     const DIFFERENCE: u32 = (Ipv6Header::LEN - Ipv4Header::LEN) as u32;
     if departing.is_ip && skb.push_behind(Family::V6, &departing.tags)? {
-        let last = copies::<V6>(skb, departing, v6);
+        let last = send_copies(skb, departing, Family::V6, v6);
         send_last(skb, departing, last);
         skb.shrink_to_v4()?;
-        return Ok(copies::<V4>(skb, departing, v4));
+        return Ok(send_copies(skb, departing, Family::V4, v4));
     }
     if departing.is_gso {
         return Err(Verdict::EncapFailed);
     }
     skb.push_before(Family::V4.outer() + departing.tags.octets())?;
-    let last = copies::<V4>(skb, departing, v4);
+    let last = send_copies(skb, departing, Family::V4, v4);
     send_last(skb, departing, last);
     skb.push_before(DIFFERENCE)?;
-    Ok(copies::<V6>(skb, departing, v6))
+    Ok(send_copies(skb, departing, Family::V6, v6))
 }
 
 /// What [`copies`] left to its caller, sent as a copy too.
@@ -102,13 +103,13 @@ fn send_last(skb: &mut Skb, departing: &Departing, last: Option<NonZeroU32>) {
 
 /// A part of a flood list.
 #[derive(Clone, Copy)]
-struct Section {
-    list: &'static FloodList,
+struct Section<'a> {
+    list: &'a FloodList,
     start: u32,
     count: u32,
 }
 
-impl Section {
+impl Section<'_> {
     #[inline(always)]
     fn peer(&self, place: u32) -> PeerId {
         peer_at(self.list, self.start + place)
@@ -122,58 +123,41 @@ pub(crate) fn peer_at(list: &FloodList, place: u32) -> PeerId {
 }
 
 /// The outer header's family, known when the loop's body is compiled.
-trait Version {
+pub(crate) trait Version {
     const FAMILY: Family;
 }
 
-struct V4;
+pub(crate) struct V4;
 impl Version for V4 {
     const FAMILY: Family = Family::V4;
 }
 
-struct V6;
+pub(crate) struct V6;
 impl Version for V6 {
     const FAMILY: Family = Family::V6;
 }
 
-/// Sends a copy to every peer of a section but the last one that can be reached: for that one the frame itself is ready, and
-/// the interface is returned (not zero: see [`Action::DONE`]).
+/// [`copies`] for a section, in a room of its own. The interface is not zero: see [`Action::DONE`].
 #[inline(always)]
-fn copies<V: Version>(skb: &mut Skb, departing: &Departing, section: Section) -> Option<NonZeroU32> {
+fn send_copies(skb: &Skb, departing: &Departing, family: Family, section: Section<'_>) -> Option<NonZeroU32> {
     let Section { list, start, count } = section;
-    NonZeroU32::new(match V::FAMILY {
-        Family::V4 => copies_v4(skb.raw(), departing, list, start, count),
-        Family::V6 => copies_v6(skb.raw(), departing, list, start, count),
-    })
+    let ready = match family {
+        Family::V4 => apart::copies_v4(skb.raw(), departing, list, start, count),
+        Family::V6 => apart::copies_v6(skb.raw(), departing, list, start, count),
+    };
+    NonZeroU32::new(ready as u32)
 }
 
-#[unsafe(no_mangle)]
-extern "C" fn copies_v4(
-    skb: *mut __sk_buff,
-    departing: *const Departing,
-    list: *const FloodList,
-    start: u32,
-    count: u32,
-) -> u32 {
-    let (Some(departing), Some(list)) = (unsafe { departing.as_ref() }, unsafe { list.as_ref() }) else { return 0 };
-    copy::<V4>(&mut Skb::new(TcContext::new(skb)), departing, list, start, count)
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn copies_v6(
-    skb: *mut __sk_buff,
-    departing: *const Departing,
-    list: *const FloodList,
-    start: u32,
-    count: u32,
-) -> u32 {
-    let (Some(departing), Some(list)) = (unsafe { departing.as_ref() }, unsafe { list.as_ref() }) else { return 0 };
-    copy::<V6>(&mut Skb::new(TcContext::new(skb)), departing, list, start, count)
-}
-
-// Not inlined: the loop's state is on a stack of its own. 0 is no interface.
+/// Sends a copy to every peer of a section but the last one that can be reached: for that one the frame itself is ready, and
+/// the interface is returned, else 0.
 #[inline(always)]
-fn copy<V: Version>(skb: &mut Skb, departing: &Departing, list: &'static FloodList, start: u32, count: u32) -> u32 {
+pub(crate) fn copies<V: Version>(
+    skb: &mut Skb,
+    departing: &Departing,
+    list: &FloodList,
+    start: u32,
+    count: u32,
+) -> u32 {
     let section = Section { list, start, count };
     let mut copies =
         Copies::<V> { skb, departing, section, waiting: NOBODY, ready: 0, version: core::marker::PhantomData };
@@ -189,7 +173,7 @@ const NOBODY: PeerId = PeerId::MAX;
 struct Copies<'a, V> {
     skb: &'a mut Skb,
     departing: &'a Departing,
-    section: Section,
+    section: Section<'a>,
     /// The peer before, or [`NOBODY`]: only after the last one is it known to be the last.
     waiting: PeerId,
     /// The interface towards the peer whose outer header the frame itself has; 0 before that.
@@ -255,8 +239,7 @@ impl RawCopies<'_> {
     #[inline(always)]
     fn send(&mut self, peer: PeerId) -> Result<(), Verdict> {
         let next_hop = next_hop(self.departing, peer)?;
-        let frame = &self.departing.frame;
-        self.skb.set_tunnel(frame.vni, next_hop, frame.tos, BPF_F_DONT_FRAGMENT)?;
+        apart::tunnel(self.skb, self.departing, next_hop, BPF_F_DONT_FRAGMENT)?;
         self.skb.clone_to(next_hop.ifindex)?;
         count_copy(self.departing, peer);
         Ok(())

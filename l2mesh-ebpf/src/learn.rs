@@ -9,6 +9,7 @@ use l2mesh_common::{
 };
 
 use crate::{
+    apart,
     packet::{Step, now_ns, repeat},
     tables::{self, Added, SharedMacs},
 };
@@ -20,13 +21,15 @@ pub(crate) fn learn(network: &Network, key: &FdbKey, peer: PeerId) {
     match tables::fdb(key).map(|entry| learning(entry, peer, now)) {
         Some(Learning::Keep) => {}
         Some(Learning::Refresh) => tables::fdb_change(key, |entry| entry.seen_ns = now),
-        _ => change(network, key, peer, now),
+        _ => {
+            apart::learn_change(network, key, peer, now);
+        }
     }
 }
 
 /// What is rare, out of the way of all frames.
-#[inline(never)]
-fn change(network: &Network, key: &FdbKey, peer: PeerId, now: u64) {
+#[inline(always)]
+pub(crate) fn change(network: &Network, key: &FdbKey, peer: PeerId, now: u64) {
     let Some(entry) = tables::fdb(key) else {
         return add(network, key, peer, now);
     };

@@ -20,6 +20,7 @@
 #![expect(clippy::cast_possible_truncation, reason = "wire fields are narrower than Rust's lengths")]
 #![expect(clippy::missing_docs_in_private_items, reason = "aya's macros make undocumented items")]
 
+mod apart;
 mod decap;
 mod encap;
 mod flood;
@@ -59,27 +60,6 @@ impl Action {
     /// Nowhere more: copies have gone everywhere. Not a variant without a number: beside it the compiler would carry along
     /// whatever is in that register, and the verifier minds what that may be.
     pub(crate) const DONE: Self = Self::Redirect(0);
-
-    /// An outcome as one number, which is all that a function in BPF can return: what is done in the upper half, interface
-    /// or verdict in the lower.
-    #[inline(always)]
-    pub(crate) fn to_bits(outcome: Result<Self, Verdict>) -> u64 {
-        match outcome {
-            Ok(Self::Redirect(ifindex)) => u64::from(ifindex),
-            Ok(Self::Receive(ifindex)) => 1 << 32 | u64::from(ifindex),
-            Err(verdict) => 2 << 32 | u64::from(verdict.number()),
-        }
-    }
-
-    /// The outcome of [`Self::to_bits`].
-    #[inline(always)]
-    pub(crate) fn from_bits(bits: u64) -> Result<Self, Verdict> {
-        match bits >> 32 {
-            0 => Ok(Self::Redirect(bits as u32)),
-            1 => Ok(Self::Receive(bits as u32)),
-            _ => Err(Verdict::from_number(bits as u32)),
-        }
-    }
 }
 
 /// Outer header off and mark on, or the frame as it came.

@@ -18,7 +18,7 @@ const SYN: u8 = 2;
 
 /// Lowers the MSS that a SYN or SYN-ACK announces so that segments fit into packets of `mtu` octets; everything else stays
 /// as it is. Also a frame that cannot be read: that is for its receiver to judge.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn clamp(skb: &mut Skb, mtu: u32) {
     if skb.is_gso() {
         return;

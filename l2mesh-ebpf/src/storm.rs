@@ -11,17 +11,27 @@ use l2mesh_common::{
 };
 
 use crate::{
+    apart,
     learn::tell,
     packet::now_ns,
     tables::{self, SharedBucket},
 };
 
+/// [`send`], in a room of its own.
+#[inline(always)]
+pub(crate) fn send_apart(limit: u32, source: &FdbKey, frames: u32) -> Result<(), Verdict> {
+    if limit == 0 { Ok(()) } else { apart::from_bits(apart::storm_send(limit, source, frames)) }
+}
+
+/// [`receive`], in a room of its own.
+#[inline(always)]
+pub(crate) fn receive_apart(limit: u32, source: &FdbKey, peer: PeerId, frames: u32) -> Result<(), Verdict> {
+    if limit == 0 { Ok(()) } else { apart::from_bits(apart::storm_receive(limit, source, peer, frames)) }
+}
+
 /// Takes a frame that this host is to flood from the buckets of its network and its source. `frames` are those on the wire.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn send(limit: u32, source: &FdbKey, frames: u32) -> Result<(), Verdict> {
-    if limit == 0 {
-        return Ok(());
-    }
     let taking = Taking { source, peer: 0, frames, now: now_ns() };
     let all = taking.limit(&BucketKey::sent(source.vni), limit, Verdict::StormSent)?;
     let key = BucketKey::sent_by(source.vni, source.mac);
@@ -32,11 +42,8 @@ pub(crate) fn send(limit: u32, source: &FdbKey, frames: u32) -> Result<(), Verdi
 }
 
 /// Takes a received frame for a group from the buckets of its network, its peer and its source.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn receive(limit: u32, source: &FdbKey, peer: PeerId, frames: u32) -> Result<(), Verdict> {
-    if limit == 0 {
-        return Ok(());
-    }
     let taking = Taking { source, peer, frames, now: now_ns() };
     let all = taking.limit(&BucketKey::received(source.vni), limit, Verdict::StormReceived)?;
     let key = BucketKey::received_from(source.vni, peer);

@@ -2,6 +2,7 @@
 //! known become the answer and go back to where they came from. Frames with a VLAN tag are carried and not read: an address
 //! means another host in another VLAN.
 
+use bytemuck::NoUninit;
 use l2mesh_common::{
     entropy::Ports,
     neighbours::{self, Answer, Neighbourhood, Said, granted},
@@ -14,6 +15,7 @@ use l2mesh_common::{
 };
 
 use crate::{
+    apart,
     encap::Hook,
     packet::{Packet as _, Skb, now_ns},
     tables,
@@ -42,29 +44,24 @@ pub(crate) fn sent(skb: &mut Skb, vni: u32, ethernet: &EthernetHeader, hook: Hoo
     if hook == Hook::Overlay {
         return Err(Verdict::Declined);
     }
-    let is_answer = match topic {
-        Topic::Arp => match sent_arp(skb, vni) {
+    let written = match topic {
+        Topic::Arp => match apart::sent_arp(skb.raw(), vni) {
             0 => return Ok(false),
-            answer => write_arp(skb, answer),
+            answer => apart::write_arp(skb.raw(), answer),
         },
-        Topic::Nd => {
-            let is_intact = nd_is_intact(skb);
-            match sent_nd(skb, vni, is_intact) {
-                0 => return Ok(false),
-                answer => write_nd(skb, answer),
-            }
-        }
+        Topic::Nd => match apart::sent_nd(skb.raw(), vni) {
+            0 => return Ok(false),
+            answer => apart::write_nd(skb.raw(), answer),
+        },
         Topic::Rarp | Topic::Dhcp => {
             neighbours::sent_by(&mut Here::now(), &FdbKey::new(vni, ethernet.source));
             if topic == Topic::Dhcp {
-                lease(skb, vni);
+                apart::lease(skb.raw(), vni);
             }
             return Ok(false);
         }
     };
-    if is_answer == 0 {
-        return Err(Verdict::StoreFailed);
-    }
+    apart::from_bits(written)?;
     tables::count(Verdict::NeighbourAnswered, skb.frame_len());
     Ok(true)
 }
@@ -76,41 +73,38 @@ pub(crate) fn received(skb: &mut Skb, vni: u32, ethernet: &EthernetHeader, peer:
         return;
     }
     match topic(skb, ethernet) {
-        Some(Topic::Arp) => received_arp(skb, vni, peer),
-        Some(Topic::Nd) => {
-            let is_intact = nd_is_intact(skb);
-            received_nd(skb, vni, peer, is_intact);
-        }
-        Some(Topic::Dhcp) => lease(skb, vni),
-        Some(Topic::Rarp) | None => {}
-    }
+        Some(Topic::Arp) => apart::received_arp(skb.raw(), vni, peer),
+        Some(Topic::Nd) => apart::received_nd(skb.raw(), vni, peer),
+        Some(Topic::Dhcp) => apart::lease(skb.raw(), vni),
+        Some(Topic::Rarp) | None => 0,
+    };
 }
 
-// Functions of their own from here on: stacks add up along calls, and those of flooding are deep. They return one number.
-
-#[inline(never)]
-fn sent_arp(skb: &mut Skb, vni: u32) -> u64 {
+#[inline(always)]
+pub(crate) fn sent_arp(skb: &mut Skb, vni: u32) -> u64 {
     let Some(ethernet) = arp_header(skb) else { return 0 };
     let said = arp(skb, vni, &ethernet);
     outgoing(vni, &ethernet, &said)
 }
 
-#[inline(never)]
-fn sent_nd(skb: &mut Skb, vni: u32, is_intact: bool) -> u64 {
+#[inline(always)]
+pub(crate) fn sent_nd(skb: &mut Skb, vni: u32) -> u64 {
+    let is_intact = apart::nd_is_intact(skb.raw()) != 0;
     let Some(ethernet) = nd_header(skb) else { return 0 };
     let said = nd(skb, vni, &ethernet, is_intact);
     outgoing(vni, &ethernet, &said)
 }
 
-#[inline(never)]
-fn received_arp(skb: &mut Skb, vni: u32, peer: PeerId) {
+#[inline(always)]
+pub(crate) fn received_arp(skb: &mut Skb, vni: u32, peer: PeerId) {
     if let Some(ethernet) = arp_header(skb) {
         neighbours::incoming(&mut Here::now(), &arp(skb, vni, &ethernet), peer);
     }
 }
 
-#[inline(never)]
-fn received_nd(skb: &mut Skb, vni: u32, peer: PeerId, is_intact: bool) {
+#[inline(always)]
+pub(crate) fn received_nd(skb: &mut Skb, vni: u32, peer: PeerId) {
+    let is_intact = apart::nd_is_intact(skb.raw()) != 0;
     if let Some(ethernet) = nd_header(skb) {
         neighbours::incoming(&mut Here::now(), &nd(skb, vni, &ethernet, is_intact), peer);
     }
@@ -124,21 +118,27 @@ fn outgoing(vni: u32, ethernet: &EthernetHeader, said: &Said) -> u64 {
     neighbours::outgoing(&mut here, said, ethernet.destination.is_group()).map_or(0, Answer::to_bits)
 }
 
-#[inline(never)]
-fn write_arp(skb: &mut Skb, answer: u64) -> u64 {
+#[inline(always)]
+pub(crate) fn write_arp(skb: &mut Skb, answer: u64) -> Result<(), Verdict> {
     let answer = Answer::from_bits(answer);
     skb.pull((L3 + Arp::LEN) as u32);
-    let Some(frame) = skb.header::<Arp>(L3).map(|question| question.answer(answer.mac)) else { return 0 };
-    u64::from(skb.store(0, frame).is_ok())
+    let question = skb.header::<Arp>(L3).ok_or(Verdict::StoreFailed)?;
+    let frame = question.answer(answer.mac);
+    store(skb, frame)
 }
 
-#[inline(never)]
-fn write_nd(skb: &mut Skb, answer: u64) -> u64 {
+#[inline(always)]
+pub(crate) fn write_nd(skb: &mut Skb, answer: u64) -> Result<(), Verdict> {
     let answer = Answer::from_bits(answer);
-    let Some(asker) = nd_header(skb).map(|ethernet| ethernet.source) else { return 0 };
-    let Some(question) = skb.header::<NdMessage>(L3) else { return 0 };
+    let asker = nd_header(skb).ok_or(Verdict::StoreFailed)?.source;
+    let question = skb.header::<NdMessage>(L3).ok_or(Verdict::StoreFailed)?;
     let frame = question.answer(asker, answer.mac, answer.router);
-    u64::from(skb.store(0, frame).is_ok())
+    store(skb, frame)
+}
+
+#[inline(always)]
+fn store<const N: usize, W: NoUninit>(skb: &mut Skb, frame: [W; N]) -> Result<(), Verdict> {
+    skb.store::<N, W>(0, |index| frame[index])
 }
 
 #[inline(always)]
@@ -193,8 +193,8 @@ fn nd(skb: &Skb, vni: u32, ethernet: &EthernetHeader, is_intact: bool) -> Said {
     neighbours::nd(vni, ethernet, message, option(skb, message), is_intact)
 }
 
-#[inline(never)]
-fn nd_is_intact(skb: &mut Skb) -> bool {
+#[inline(always)]
+pub(crate) fn nd_is_intact(skb: &mut Skb) -> bool {
     nd_header(skb);
     skb.header::<NdMessage>(L3).is_some_and(|message| message.is_intact(option(skb, message)))
 }
@@ -205,8 +205,8 @@ fn option<'a>(skb: &'a Skb, message: &NdMessage) -> Option<&'a LinkLayerOption> 
 }
 
 /// Learns what a DHCP server grants.
-#[inline(never)]
-fn lease(skb: &mut Skb, vni: u32) {
+#[inline(always)]
+pub(crate) fn lease(skb: &mut Skb, vni: u32) {
     const OPTIONS: u32 = DHCP as u32 + DhcpHeader::OPTIONS;
     skb.pull(OPTIONS);
     let Some(claim) = skb.header::<DhcpHeader>(DHCP).and_then(|header| granted(vni, header)) else { return };

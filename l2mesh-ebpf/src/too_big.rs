@@ -8,9 +8,9 @@ use l2mesh_common::{
 };
 
 use crate::{
-    Action,
+    Action, apart,
     encap::{Departing, Hook},
-    flood::{count_copy, flood, peer_at},
+    flood::{count_copy, peer_at},
     packet::{Packet as _, Skb, Step, now_ns, repeat},
     storm, tables,
 };
@@ -18,8 +18,7 @@ use crate::{
 const L3: u32 = EthernetHeader::LEN as u32;
 
 /// Octets of the greatest packet that a frame will be on the wire, without tags: a GSO frame becomes many.
-// Not inlined, as others here: what it knew is forgotten when it returns, and the verifier follows one state less often.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn packet_len(skb: &Skb, untagged: &EthernetHeader) -> u32 {
     match skb.gso_size() {
         0 => skb.frame_len().saturating_sub(L3),
@@ -91,7 +90,7 @@ pub(crate) fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Res
         Remedy::Tell(mtu) => tell(skb, departing, mtu),
         Remedy::Fragment => {
             skb.tag(&departing.tags)?;
-            skb.set_tunnel(departing.frame.vni, next_hop, departing.frame.tos, 0)?;
+            apart::tunnel(skb, departing, next_hop, 0)?;
             tables::count(Verdict::Fragmented, departing.frame.len);
             tables::count_sent(peer, departing.frame.len);
             Ok(Action::Redirect(helper))
@@ -101,7 +100,7 @@ pub(crate) fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Res
 }
 
 /// For a frame to all peers, of which some have a path that does not take it. Who sent it to an unknown destination is told what
-/// fits every path. Else copies that do not fit are fragmented, if they may be, and the others go their usual way.
+/// fits every path. Else copies that do not fit are fragmented, if they may be, and the others are still to be sent ([`Action::DONE`]).
 #[inline(always)]
 pub(crate) fn flooded(skb: &mut Skb, departing: &Departing, storm_limit: u32) -> Result<Action, Verdict> {
     let list = tables::flood_list(departing.frame.vni.get()).ok_or(Verdict::NoPeers)?;
@@ -111,12 +110,12 @@ pub(crate) fn flooded(skb: &mut Skb, departing: &Departing, storm_limit: u32) ->
         return tell(skb, departing, mtu);
     }
     let source = FdbKey::new(departing.frame.vni.get(), departing.frame.inner.source);
-    storm::send(storm_limit, &source, skb.frames())?;
+    storm::send_apart(storm_limit, &source, skb.frames())?;
     let helper = if remedy == Remedy::Fragment { helper } else { 0 };
     skb.tag(&departing.tags)?;
     repeat(list.peer_count(), &mut Oversized { skb, departing, list, helper });
     skb.untag()?;
-    flood(skb, departing, storm_limit)
+    Ok(Action::DONE)
 }
 
 /// The loop over a flood list, for the copies that do not fit.
@@ -148,7 +147,7 @@ impl Oversized<'_> {
         if self.helper == 0 || !is_over_v4(next_hop) {
             return Err(Verdict::CopyTooBig);
         }
-        self.skb.set_tunnel(self.departing.frame.vni, next_hop, self.departing.frame.tos, 0)?;
+        apart::tunnel(self.skb, self.departing, next_hop, 0)?;
         self.skb.clone_to(self.helper)?;
         tables::count(Verdict::Fragmented, self.departing.frame.len);
         count_copy(self.departing, peer);
@@ -195,16 +194,19 @@ fn remedy(skb: &Skb, departing: &Departing, mtu: u32, can_fragment: bool) -> Rem
 /// Makes the frame the answer to itself, and sends it back to where it came from.
 #[inline(always)]
 fn tell(skb: &mut Skb, departing: &Departing, mtu: u16) -> Result<Action, Verdict> {
-    let told = if departing.carried == EtherType::IPV4 { tell_v4(skb, mtu) } else { tell_v6(skb, mtu) };
-    told?;
+    let (raw, mtu) = (skb.raw(), mtu.into());
+    apart::from_bits(if departing.carried == EtherType::IPV4 {
+        apart::tell_v4(raw, mtu)
+    } else {
+        apart::tell_v6(raw, mtu)
+    })?;
     skb.tag(&departing.tags)?;
     tables::count(Verdict::TooBigTold, departing.frame.len);
     Ok(Action::Redirect(skb.ifindex()))
 }
 
-// Not inlined: each has a stack of its own then, while it runs.
-#[inline(never)]
-fn tell_v4(skb: &mut Skb, mtu: u16) -> Result<(), Verdict> {
+#[inline(always)]
+pub(crate) fn tell_v4(skb: &mut Skb, mtu: u16) -> Result<(), Verdict> {
     let quote = tables::quote().ok_or(Verdict::TooBig)?;
     skb.quote::<{ TooBigV4::QUOTED }>(quote)?;
     let quoted = quote.sum::<{ TooBigV4::QUOTED }>();
@@ -217,8 +219,8 @@ fn tell_v4(skb: &mut Skb, mtu: u16) -> Result<(), Verdict> {
     skb.store_quote::<{ TooBigV4::QUOTED }>(size_of::<TooBigV4>(), quote)
 }
 
-#[inline(never)]
-fn tell_v6(skb: &mut Skb, mtu: u16) -> Result<(), Verdict> {
+#[inline(always)]
+pub(crate) fn tell_v6(skb: &mut Skb, mtu: u16) -> Result<(), Verdict> {
     let quote = tables::quote().ok_or(Verdict::TooBig)?;
     skb.quote::<{ TooBigV6::QUOTED }>(quote)?;
     let quoted = quote.sum::<{ TooBigV6::QUOTED }>();

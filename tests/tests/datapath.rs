@@ -387,6 +387,6 @@ fn programs_are_small() {
     for (name, program) in programs {
         let count = program.verified_instruction_count().expect("Linux 5.16 tells");
         println!("{name}: {count} instructions verified");
-        assert!(count > 0 && count < 100_000, "{name}: {count}");
+        assert!(count > 0 && count < 50_000, "{name}: {count}");
     }
 }

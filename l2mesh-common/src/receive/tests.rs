@@ -31,14 +31,14 @@ fn frame(len: u32) -> PerFrame {
     PerFrame { vni: vni(), inner: EthernetHeader::default(), len, source_port: 50_000, tos: 0 }
 }
 
-fn headers(frame_len: u32) -> HeadersV4 {
+fn headers(frame_len: u32) -> EncapsulatedV4 {
     let end = |last| Endpoint { mac: MacAddr([2, 0, 0, 0, 0, last]), address: Ipv4Octets([203, 0, 113, last]) };
-    HeadersV4::new(&Template::v4(end(2), end(1), 4789), &frame(frame_len))
+    HeadersV4::new(&Template::v4(end(2), end(1), 4789), &frame(frame_len)).parsed()
 }
 
-fn headers_v6(frame_len: u32) -> HeadersV6 {
+fn headers_v6(frame_len: u32) -> EncapsulatedV6 {
     let end = |last| Endpoint { mac: MacAddr([2, 0, 0, 0, 0, last]), address: v6(last).into() };
-    HeadersV6::new(&Template::v6(end(2), end(1), 4789), &frame(frame_len))
+    HeadersV6::new(&Template::v6(end(2), end(1), 4789), &frame(frame_len)).parsed()
 }
 
 /// What the kernel program does for a frame of these octets, as far as headers go.
@@ -60,13 +60,13 @@ fn verdict(frame: &[u8]) -> Result<Vni, Verdict> {
 }
 
 fn whole_frame() -> Vec<u8> {
-    let mut frame = bytemuck::bytes_of(&headers(70).words()).to_vec();
+    let mut frame = bytemuck::bytes_of(&headers(70)).to_vec();
     frame.resize(120, 0xaa);
     frame
 }
 
 fn whole_frame_v6() -> Vec<u8> {
-    let mut frame = bytemuck::bytes_of(&headers_v6(70).parsed()).to_vec();
+    let mut frame = bytemuck::bytes_of(&headers_v6(70)).to_vec();
     frame.resize(140, 0xaa);
     frame
 }
@@ -153,7 +153,7 @@ proptest! {
 
     #[test]
     fn what_encapsulation_writes_is_taken(frame_len in 14_u32..=65_499) {
-        let (four, six) = (headers(frame_len).parsed().outer, headers_v6(frame_len).parsed().outer);
+        let (four, six) = (headers(frame_len).outer, headers_v6(frame_len).outer);
         prop_assert_eq!(classify(&four, frame_len + 50, &settings()), Ok(vni()));
         prop_assert_eq!(classify(&four, frame_len + 49, &settings()), Err(Verdict::Truncated));
         prop_assert_eq!(classify_v6(&six, frame_len + 70, &settings()), Ok(vni()));

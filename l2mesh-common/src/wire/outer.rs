@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{
-    Be16, EtherType, EthernetHeader, MacAddr, UdpHeader, Vni, VxlanHeader,
+    EtherType, EthernetHeader, MacAddr, UdpHeader, Vni, VxlanHeader,
     ip::{Ipv4Header, Ipv4Octets, Ipv6Header, Ipv6Octets, Protocol, with_added},
 };
 
@@ -165,126 +165,138 @@ impl Template {
     }
 }
 
-/// The octets that encapsulation writes, as words: BPF copies what is aligned to less octet by octet. Only little-endian
-/// machines are built for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Words<const N: usize>([u64; N]);
+/// One word of the octets that encapsulation writes: BPF copies what is aligned to less octet by octet. Each is made when it is
+/// written, so that they need not all be kept until then. Only little-endian machines are built for.
+struct Word {
+    index: usize,
+    bits: u64,
+}
 
 const _: () = assert!(cfg!(target_endian = "little"));
 
-impl<const N: usize> Words<N> {
+impl Word {
     #[inline(always)]
-    const fn first<const M: usize>(&self) -> Words<M> {
-        let mut words = [0; M];
-        let mut index = 0;
-        while index < M {
-            words[index] = self.0[index];
-            index += 1;
+    const fn of(template: &Template, index: usize) -> Self {
+        Self { index, bits: template.0[index] }
+    }
+
+    /// Writes a field, if it is in this word.
+    #[inline(always)]
+    fn set(&mut self, offset: usize, value: u16) {
+        if offset / 8 == self.index {
+            let shift = offset % 8 * 8;
+            self.bits = self.bits & !(0xffff << shift) | u64::from(value.swap_bytes()) << shift;
         }
-        Words(words)
     }
 
+    /// UDP header, VXLAN header and the inner frame's own, from `offset` on.
     #[inline(always)]
-    const fn get(&self, offset: usize) -> u16 {
-        ((self.0[offset / 8] >> (offset % 8 * 8)) as u16).swap_bytes()
-    }
-
-    /// Writes a field that is zero so far or is overwritten whole.
-    #[inline(always)]
-    fn set(&mut self, offset: usize, value: Be16) {
-        let shift = offset % 8 * 8;
-        let word = &mut self.0[offset / 8];
-        *word = *word & !(0xffff << shift) | u64::from(value.octets()) << shift;
-    }
-
-    /// UDP header, VXLAN header and the inner frame's own, from `offset` on. Returns the length of the datagram.
-    #[inline(always)]
-    fn set_udp(&mut self, offset: usize, frame: &PerFrame) -> u16 {
+    fn set_udp(&mut self, offset: usize, frame: &PerFrame) {
         const LENGTH: usize = 4;
         const VNI_HIGH: usize = 12;
         const VNI_LOW: usize = 14;
         const INNER: usize = 16;
-        // For a GSO frame the lengths wrap or exceed the MTU; segmentation writes them anew in each segment
-        // (`__skb_udp_tunnel_segment`, `inet_gso_segment`, `ipv6_gso_segment`).
-        let udp_len = (frame.len as u16).wrapping_add(UDP_VXLAN);
         let id = frame.vni.get();
-        self.set(offset, Be16::new(frame.source_port));
-        self.set(offset + LENGTH, Be16::new(udp_len));
-        self.set(offset + VNI_HIGH, Be16::new((id >> 8) as u16));
-        self.set(offset + VNI_LOW, Be16::new((id << 8) as u16));
+        self.set(offset, frame.source_port);
+        self.set(offset + LENGTH, udp_len(frame));
+        self.set(offset + VNI_HIGH, (id >> 8) as u16);
+        self.set(offset + VNI_LOW, (id << 8) as u16);
         for (index, value) in frame.inner.words().into_iter().enumerate() {
-            self.set(offset + INNER + 2 * index, value);
+            self.set(offset + INNER + 2 * index, value.get());
         }
-        udp_len
     }
 }
 
-/// The 64 octets before the payload of a frame over IPv4.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct HeadersV4(Words<8>);
+/// Octets of the UDP datagram. For a GSO frame the lengths wrap or exceed the MTU; segmentation writes them anew in each
+/// segment (`__skb_udp_tunnel_segment`, `inet_gso_segment`, `ipv6_gso_segment`).
+#[inline(always)]
+const fn udp_len(frame: &PerFrame) -> u16 {
+    (frame.len as u16).wrapping_add(UDP_VXLAN)
+}
 
-impl HeadersV4 {
+/// The 64 octets before the payload of a frame over IPv4.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadersV4<'a> {
+    template: &'a Template,
+    frame: &'a PerFrame,
+    total_length: u16,
+    checksum: u16,
+}
+
+impl<'a> HeadersV4<'a> {
+    /// Words that [`HeadersV4::word`] has.
+    pub const WORDS: usize = EncapsulatedV4::LEN / 8;
+
     /// The headers of one frame.
     #[inline(always)]
     #[must_use]
-    pub fn new(template: &Template, frame: &PerFrame) -> Self {
+    pub fn new(template: &'a Template, frame: &'a PerFrame) -> Self {
+        const CHECKSUM_WORD: usize = 3;
+        let total_length = udp_len(frame).wrapping_add(Ipv4Header::LEN as u16);
+        let without = (template.0[CHECKSUM_WORD] as u16).swap_bytes();
+        Self { template, frame, total_length, checksum: with_added(without, total_length, frame.tos) }
+    }
+
+    /// A word of them, in the order of the wire.
+    #[inline(always)]
+    #[must_use]
+    pub fn word(&self, index: usize) -> u64 {
         const VERSION_TOS: usize = 14;
         const TOTAL_LENGTH: usize = 16;
         const CHECKSUM: usize = 24;
         const UDP: usize = 34;
-        let mut words = Words(template.0).first::<8>();
-        let total_length = words.set_udp(UDP, frame).wrapping_add(Ipv4Header::LEN as u16);
-        let checksum = with_added(words.get(CHECKSUM), total_length, frame.tos);
-        words.set(VERSION_TOS, Be16::new(0x4500 | u16::from(frame.tos)));
-        words.set(TOTAL_LENGTH, Be16::new(total_length));
-        words.set(CHECKSUM, Be16::new(checksum));
-        Self(words)
-    }
-
-    /// In the units in which it is copied.
-    #[inline(always)]
-    #[must_use]
-    pub const fn words(self) -> [u64; 8] {
-        self.0.0
+        let mut word = Word::of(self.template, index);
+        word.set(VERSION_TOS, 0x4500 | u16::from(self.frame.tos));
+        word.set(TOTAL_LENGTH, self.total_length);
+        word.set(CHECKSUM, self.checksum);
+        word.set_udp(UDP, self.frame);
+        word.bits
     }
 
     /// Field by field, as a receiver reads it.
     #[must_use]
     pub fn parsed(&self) -> EncapsulatedV4 {
-        bytemuck::cast(self.0.0)
+        bytemuck::cast::<[u64; HeadersV4::WORDS], _>(core::array::from_fn(|index| self.word(index)))
     }
 }
 
 /// The 84 octets before the payload of a frame over IPv6.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct HeadersV6(Words<11>);
+#[derive(Clone, Copy, Debug)]
+pub struct HeadersV6<'a> {
+    template: &'a Template,
+    frame: &'a PerFrame,
+}
 
-impl HeadersV6 {
+impl<'a> HeadersV6<'a> {
+    /// Whole words that [`HeadersV6::word`] has; the first half of one more belongs to the headers.
+    pub const WORDS: usize = EncapsulatedV6::LEN / 8;
+
     /// The headers of one frame.
     #[inline(always)]
     #[must_use]
-    pub fn new(template: &Template, frame: &PerFrame) -> Self {
+    pub const fn new(template: &'a Template, frame: &'a PerFrame) -> Self {
+        Self { template, frame }
+    }
+
+    /// A word of them, in the order of the wire.
+    #[inline(always)]
+    #[must_use]
+    pub fn word(&self, index: usize) -> u64 {
         const VERSION_CLASS: usize = 14;
         const PAYLOAD_LENGTH: usize = 18;
         const UDP: usize = 54;
-        let mut words = Words(template.0);
-        let payload_length = words.set_udp(UDP, frame);
-        words.set(VERSION_CLASS, Be16::new(0x6000 | u16::from(frame.tos) << 4));
-        words.set(PAYLOAD_LENGTH, Be16::new(payload_length));
-        Self(words)
-    }
-
-    /// In the units in which it is copied: ten words and half of one.
-    #[inline(always)]
-    #[must_use]
-    pub const fn words(self) -> ([u64; 10], u32) {
-        (self.0.first::<10>().0, self.0.0[10] as u32)
+        let mut word = Word::of(self.template, index);
+        word.set(VERSION_CLASS, 0x6000 | u16::from(self.frame.tos) << 4);
+        word.set(PAYLOAD_LENGTH, udp_len(self.frame));
+        word.set_udp(UDP, self.frame);
+        word.bits
     }
 
     /// Field by field, as a receiver reads it.
     #[must_use]
     pub fn parsed(&self) -> EncapsulatedV6 {
-        bytemuck::pod_read_unaligned(&bytemuck::bytes_of(&self.0.0)[..EncapsulatedV6::LEN])
+        let words: [u64; HeadersV6::WORDS + 1] = core::array::from_fn(|index| self.word(index));
+        bytemuck::pod_read_unaligned(&bytemuck::bytes_of(&words)[..EncapsulatedV6::LEN])
     }
 }
 
@@ -326,10 +338,11 @@ mod tests {
             let template = Template::v4(source, destination, port);
             prop_assert_eq!(template.source_v4().to_ne_bytes(), addresses[0]);
             prop_assert_eq!(template.destination_v4().to_ne_bytes(), addresses[1]);
-            let whole = HeadersV4::new(&template, &frame(id, macs, port, frame_len, source_port, tos));
-            prop_assert_eq!(whole.parsed().outer.ip.sum(), 0xffff);
+            let frame = frame(id, macs, port, frame_len, source_port, tos);
+            let whole = HeadersV4::new(&template, &frame).parsed();
+            prop_assert_eq!(whole.outer.ip.sum(), 0xffff);
 
-            let octets: [u8; 64] = bytemuck::cast(whole.words());
+            let octets = bytemuck::bytes_of(&whole);
             let length = |extra: u32| u16::try_from(frame_len + extra).expect("fits").to_be_bytes().to_vec();
             let expected: Vec<u8> = [
                 macs[1].to_vec(), macs[0].to_vec(), [8, 0].to_vec(),
@@ -339,7 +352,7 @@ mod tests {
                 [8, 0, 0, 0].to_vec(), (id << 8).to_be_bytes().to_vec(),
                 macs[0].to_vec(), macs[1].to_vec(), port.to_be_bytes().to_vec(),
             ].concat();
-            prop_assert_eq!(octets.as_slice(), expected.as_slice());
+            prop_assert_eq!(octets, expected.as_slice());
         }
 
         /// Every octet of the 84.
@@ -354,9 +367,8 @@ mod tests {
             });
             let template = Template::v6(source, destination, port);
             prop_assert_eq!(bytemuck::cast::<_, [[u8; 16]; 2]>(template.addresses_v6()), addresses);
-            let whole = HeadersV6::new(&template, &frame(id, macs, port, frame_len, source_port, tos));
-            let (words, last) = whole.words();
-            let octets: Vec<u8> = [bytemuck::bytes_of(&words), &last.to_le_bytes()].concat();
+            let frame = frame(id, macs, port, frame_len, source_port, tos);
+            let whole = HeadersV6::new(&template, &frame).parsed();
             let length = u16::try_from(frame_len + 16).expect("fits").to_be_bytes().to_vec();
             let expected: Vec<u8> = [
                 macs[1].to_vec(), macs[0].to_vec(), [0x86, 0xdd].to_vec(),
@@ -366,9 +378,7 @@ mod tests {
                 [8, 0, 0, 0].to_vec(), (id << 8).to_be_bytes().to_vec(),
                 macs[0].to_vec(), macs[1].to_vec(), port.to_be_bytes().to_vec(),
             ].concat();
-            prop_assert_eq!(octets.as_slice(), expected.as_slice());
-            let parsed = whole.parsed();
-            prop_assert_eq!(bytemuck::bytes_of(&parsed), expected.as_slice());
+            prop_assert_eq!(bytemuck::bytes_of(&whole), expected.as_slice());
         }
     }
 }

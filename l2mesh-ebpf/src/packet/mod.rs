@@ -61,17 +61,17 @@ pub(crate) trait Packet {
         Some(unsafe { &*(start as *const T) })
     }
 
-    /// Writes words from `offset` on.
+    /// Writes words from `offset` on, each made when its turn comes: all at once they would not fit the registers.
     #[inline(always)]
-    fn store<const N: usize, W: NoUninit>(&mut self, offset: usize, words: [W; N]) -> Result<(), Verdict> {
+    fn store<const N: usize, W: NoUninit>(&mut self, offset: usize, word: impl Fn(usize) -> W) -> Result<(), Verdict> {
         let start = self.data() + offset;
-        if start + size_of::<[W; N]>() > self.data_end() {
+        if start + N * size_of::<W>() > self.data_end() {
             return Err(Verdict::StoreFailed);
         }
-        for (index, word) in words.into_iter().enumerate() {
+        for index in 0..N {
             // Volatile, or the words become a call of memmove, which goes octet by octet here.
             // SAFETY: as in `header`; `&mut self` says that no header is borrowed.
-            unsafe { (start as *mut W).add(index).write_volatile(word) };
+            unsafe { (start as *mut W).add(index).write_volatile(word(index)) };
         }
         Ok(())
     }

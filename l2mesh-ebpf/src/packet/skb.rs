@@ -6,10 +6,11 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
-        BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L2_ETH,
-        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
-        BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_INGRESS, BPF_F_RECOMPUTE_CSUM,
-        BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_tunnel_key,
+        __sk_buff, BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_DECAP_L3_IPV4,
+        BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L3_IPV6,
+        BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_INGRESS,
+        BPF_F_RECOMPUTE_CSUM, BPF_F_TUNINFO_IPV6, BPF_F_ZERO_CSUM_TX, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
+        bpf_tunnel_key,
     },
     helpers::generated::{
         bpf_csum_level, bpf_get_netns_cookie, bpf_skb_adjust_room, bpf_skb_change_head, bpf_skb_get_tunnel_key,
@@ -70,8 +71,9 @@ impl Skb {
         &self.context
     }
 
+    /// For the functions in [`crate::apart`].
     #[inline(always)]
-    pub(crate) fn raw(&self) -> *mut aya_ebpf::bindings::__sk_buff {
+    pub(crate) fn raw(&self) -> *mut __sk_buff {
         self.context.skb.skb
     }
 
@@ -79,6 +81,12 @@ impl Skb {
     #[inline(always)]
     pub(crate) fn has_outer(&self) -> bool {
         self.has_outer
+    }
+
+    /// [`Self::push_outer`] was called elsewhere.
+    #[inline(always)]
+    pub(crate) fn note_outer(&mut self) {
+        self.has_outer = true;
     }
 
     /// The interface at whose hook the frame is.
@@ -342,39 +350,34 @@ impl Skb {
     /// route, and fragments unless `flags` say not to.
     #[inline(always)]
     pub(crate) fn set_tunnel(&mut self, vni: Vni, next_hop: &NextHop, tos: u8, flags: u32) -> Result<(), Verdict> {
-        if set_tunnel(self, vni.get(), next_hop, tos, flags) == 0 { Ok(()) } else { Err(Verdict::EncapFailed) }
-    }
-}
-
-/// Not inlined: the key would take an eighth of the caller's stack.
-#[inline(never)]
-fn set_tunnel(skb: &mut Skb, vni: u32, next_hop: &NextHop, tos: u8, flags: u32) -> i64 {
-    let checksum = if next_hop.wants_checksum() { 0 } else { BPF_F_ZERO_CSUM_TX };
-    // SAFETY: zero is a valid key.
-    let mut key: bpf_tunnel_key = unsafe { MaybeUninit::zeroed().assume_init() };
-    key.tunnel_id = vni;
-    key.tunnel_tos = tos;
-    key.tunnel_ttl = TTL;
-    let family = match next_hop.way() {
-        Way::V4 | Way::HelperV4 => {
-            key.__bindgen_anon_1.remote_ipv4 = u32::from_be(next_hop.template.destination_v4());
-            key.__bindgen_anon_3.local_ipv4 = u32::from_be(next_hop.template.source_v4());
-            0
-        }
-        Way::V6 | Way::HelperV6 => {
-            let [source, destination] = next_hop.template.addresses_v6();
-            key.__bindgen_anon_1.remote_ipv6 = destination;
-            key.__bindgen_anon_3.local_ipv6 = source;
-            BPF_F_TUNINFO_IPV6
-        }
-    };
-    // SAFETY: `key` is as long as said; see also `push_behind`.
-    unsafe {
-        bpf_skb_set_tunnel_key(
-            skb.context.skb.skb,
-            core::ptr::from_mut(&mut key),
-            KEY_LEN,
-            u64::from(family | checksum | flags),
-        )
+        let checksum = if next_hop.wants_checksum() { 0 } else { BPF_F_ZERO_CSUM_TX };
+        // SAFETY: zero is a valid key.
+        let mut key: bpf_tunnel_key = unsafe { MaybeUninit::zeroed().assume_init() };
+        key.tunnel_id = vni.get();
+        key.tunnel_tos = tos;
+        key.tunnel_ttl = TTL;
+        let family = match next_hop.way() {
+            Way::V4 | Way::HelperV4 => {
+                key.__bindgen_anon_1.remote_ipv4 = u32::from_be(next_hop.template.destination_v4());
+                key.__bindgen_anon_3.local_ipv4 = u32::from_be(next_hop.template.source_v4());
+                0
+            }
+            Way::V6 | Way::HelperV6 => {
+                let [source, destination] = next_hop.template.addresses_v6();
+                key.__bindgen_anon_1.remote_ipv6 = destination;
+                key.__bindgen_anon_3.local_ipv6 = source;
+                BPF_F_TUNINFO_IPV6
+            }
+        };
+        // SAFETY: `key` is as long as said; see also `push_behind`.
+        let outcome = unsafe {
+            bpf_skb_set_tunnel_key(
+                self.context.skb.skb,
+                core::ptr::from_mut(&mut key),
+                KEY_LEN,
+                u64::from(family | checksum | flags),
+            )
+        };
+        if outcome == 0 { Ok(()) } else { Err(Verdict::EncapFailed) }
     }
 }
