@@ -3,13 +3,14 @@
 use crate::{
     freeze::Stays,
     tables::{
-        Bucket, BucketKey, Counter, Event, FdbEntry, FdbKey, FloodList, Label, LabelKey, MemberKey, MemberMacs, Meta,
-        Metadata, Neighbour, NeighbourKey, Network, NextHop, PathLimit, Peer, PeerCounter, Port, Settings, VtepAddress,
+        Bucket, BucketKey, Change, Counter, Event, FdbEntry, FdbKey, FloodList, Label, LabelKey, MemberKey, MemberMacs,
+        Members, Meta, Metadata, Neighbour, NeighbourKey, Network, NextHop, PathLimit, PathNote, PathRx, PathTx, Peer,
+        PeerCounter, Port, Settings, VtepAddress,
     },
 };
 
 /// Raised whenever a type below changes; pins of another layout are not adopted.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 macro_rules! shared {
     ($($type:ty => $size:literal,)*) => {$(
@@ -27,6 +28,7 @@ macro_rules! shared {
 shared! {
     Bucket => 32,
     BucketKey => 16,
+    Change => 24,
     Counter => 16,
     Event => 24,
     FdbEntry => 40,
@@ -36,6 +38,7 @@ shared! {
     LabelKey => 8,
     MemberKey => 8,
     MemberMacs => 16,
+    Members => 64,
     Meta => 48,
     Metadata => 8,
     Neighbour => 40,
@@ -43,10 +46,13 @@ shared! {
     Network => 96,
     NextHop => 104,
     PathLimit => 16,
-    Peer => 256,
+    PathNote => 48,
+    PathRx => 32,
+    PathTx => 48,
+    Peer => 240,
     PeerCounter => 32,
     Port => 24,
-    Settings => 100,
+    Settings => 108,
     Stays => 136,
     VtepAddress => 16,
 }

@@ -5,20 +5,20 @@ use crate::{
     verdict::Verdict,
     wire::{
         EtherType, EthernetHeader, Ipv4Header, Ipv4Octets, Ipv6Header, Ipv6Octets, OuterV4, OuterV6, Protocol,
-        UdpHeader, Vni, VxlanHeader,
+        UdpHeader, VxlanHeader,
     },
 };
 
 /// Octets of UDP header, VXLAN header and the shortest inner frame.
 const SHORTEST_DATAGRAM: u16 = (UdpHeader::LEN + VxlanHeader::LEN + EthernetHeader::LEN) as u16;
 
-/// The VNI of a frame that is VXLAN to this host, or why it is not taken. `frame_len` counts from the outer
+/// The VNI of a frame that is VXLAN to this host, 0 for a probe, or why it is not taken. `frame_len` counts from the outer
 /// Ethernet header on. Whether VNI and source are ours is for the tables to say.
 ///
 /// # Errors
 /// A verdict that passes where somebody else may have a use for the frame, one that drops where nobody can.
 #[inline(always)]
-pub fn classify(outer: &OuterV4, frame_len: u32, settings: &Settings) -> Result<Vni, Verdict> {
+pub fn classify(outer: &OuterV4, frame_len: u32, settings: &Settings) -> Result<u32, Verdict> {
     let ip = &outer.ip;
     if outer.ethernet.ether_type() != EtherType::IPV4 {
         return Err(Verdict::NotVxlan);
@@ -54,7 +54,7 @@ pub fn classify(outer: &OuterV4, frame_len: u32, settings: &Settings) -> Result<
 /// # Errors
 /// As for [`classify`].
 #[inline(always)]
-pub fn classify_v6(outer: &OuterV6, frame_len: u32, settings: &Settings) -> Result<Vni, Verdict> {
+pub fn classify_v6(outer: &OuterV6, frame_len: u32, settings: &Settings) -> Result<u32, Verdict> {
     let ip = &outer.ip;
     if outer.ethernet.ether_type() != EtherType::IPV6 {
         return Err(Verdict::NotVxlan);
@@ -86,11 +86,14 @@ pub fn classify_v6(outer: &OuterV6, frame_len: u32, settings: &Settings) -> Resu
 }
 
 #[inline(always)]
-fn vni(vxlan: &VxlanHeader) -> Result<Vni, Verdict> {
+fn vni(vxlan: &VxlanHeader) -> Result<u32, Verdict> {
     if !vxlan.has_vni() {
         return Err(Verdict::NoVniFlag);
     }
-    Vni::new(vxlan.vni()).map_err(|_| Verdict::OtherVni)
+    match vxlan.vni() {
+        0 if vxlan.mark().is_none() => Err(Verdict::OtherVni),
+        vni => Ok(vni),
+    }
 }
 
 /// What to do with a frame too short for [`classify`]: it is passed on unless it is IPv4 that breaks off before

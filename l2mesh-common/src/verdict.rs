@@ -127,6 +127,32 @@ verdicts! {
     NeighbourUnsure = 77, Noted, "neighbour-unsure", "Asked for an IP address that is on our side, or of which not enough is known: not answered here";
     NeighbourForgotten = 78, Noted, "neighbour-forgotten", "What was known of an IP address was contradicted by a frame that may not replace it";
     AskerTold = 79, Noted, "asker-told", "Not answered here, so that all others hear who asks";
+
+    ProbeReflected = 80, Carried, "probe-reflected", "Probe of a peer, sent back to it";
+    ProbeAnswered = 81, Carried, "probe-answered", "Answer to a probe of ours: its path works";
+    ProbeStranger = 82, Dropped, "probe-stranger", "Probe from an address, or of an origin, that is no l2mesh node of this mesh";
+    ProbeUnknown = 83, Dropped, "probe-unknown", "Probe of a version or kind that this version does not know";
+    ProbeForged = 84, Dropped, "probe-forged", "Answer to a probe that does not quote what the probe said, or comes another way than it went";
+    ProbeLate = 85, Dropped, "probe-late", "Answer to a probe that is answered already, or was overtaken by a later answer";
+    ProbeFuture = 86, Dropped, "probe-future", "Answer to a probe that was not sent yet";
+    ProbeFlood = 87, Dropped, "probe-flood", "Probe of a peer that sends more than anybody needs";
+    ProbeNoWay = 88, Dropped, "probe-no-way", "Probe not sent back: the next hop to its sender is not known, or over another IP version";
+
+    Relayed = 89, Carried, "relayed", "Forwarded for a pair of other nodes";
+    RelayForbidden = 90, Dropped, "relay-forbidden", "Asked to forward, but this node is no relay";
+    RelayStranger = 91, Dropped, "relay-stranger", "Asked to forward by an address that is no l2mesh node of this mesh";
+    RelayUnknown = 92, Dropped, "relay-unknown", "Asked to forward to an id that is no l2mesh node of this mesh";
+    RelaySelf = 93, Dropped, "relay-self", "Asked to forward to this very node";
+    RelayBack = 94, Dropped, "relay-back", "Asked to forward back to the node that asks";
+    RelayNotMember = 95, Dropped, "relay-not-member", "Asked to forward in a network in which not both nodes are";
+    RelayNoWay = 96, Dropped, "relay-no-way", "Asked to forward to a node whose next hop is not known";
+    RelayTooBig = 97, Dropped, "relay-too-big", "Asked to forward more octets than the path to the other node takes";
+    RelayFailed = 98, Dropped, "relay-failed", "The kernel refused to change the outer header of what was to be forwarded";
+    RelayedStranger = 99, Dropped, "relayed-stranger", "Received as relayed from an address that is no relay of this mesh";
+    RelayedOrigin = 100, Dropped, "relayed-origin", "Received as relayed for a node that is unknown, or not in the network";
+    SentRelayed = 101, Noted, "sent-relayed", "Sent through a relay, because the direct path is down";
+    NoPathUp = 102, Noted, "no-path-up", "Sent on the direct path although it is down: no other is up";
+    ReceivedRelayed = 103, Noted, "received-relayed", "Received through a relay";
 }
 
 impl Verdict {

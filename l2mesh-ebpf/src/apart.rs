@@ -8,6 +8,7 @@
 
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 use l2mesh_common::{
+    path,
     tables::{FdbKey, FloodList, Network, NextHop, PeerId},
     verdict::Verdict,
     wire::{EthernetHeader, PerFrame, Vni},
@@ -18,7 +19,9 @@ use crate::{
     encap::{self, Departing},
     flood, learn, mss,
     packet::Skb,
-    storm, suppress, too_big,
+    storm, suppress,
+    tables::PathTables,
+    too_big,
 };
 
 /// An outcome as one number: 0 is success.
@@ -108,6 +111,12 @@ pub(crate) extern "C" fn packet_len(frame: *mut __sk_buff, untagged: *const Ethe
     named(untagged).map_or(0, |untagged| too_big::packet_len(&skb(frame), untagged).into())
 }
 
+/// [`path::other`].
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn other_path(peer: PeerId) -> u64 {
+    path::other(&PathTables, peer).to_bits()
+}
+
 /// [`encap::unicast`].
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn unicast(frame: *mut __sk_buff, departing: *const Departing, peer: PeerId) -> u64 {
@@ -146,28 +155,16 @@ pub(crate) extern "C" fn flooded_too_big(frame: *mut __sk_buff, departing: *cons
 
 /// [`flood::copies`] over IPv4.
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn copies_v4(
-    frame: *mut __sk_buff,
-    departing: *const Departing,
-    list: *const FloodList,
-    start: u32,
-    count: u32,
-) -> u64 {
+pub(crate) extern "C" fn copies_v4(frame: *mut __sk_buff, departing: *const Departing, list: *const FloodList) -> u64 {
     let (Some(departing), Some(list)) = (named(departing), named(list)) else { return 0 };
-    flood::copies::<flood::V4>(&mut skb(frame), departing, list, start, count).into()
+    flood::copies::<flood::V4>(&mut skb(frame), departing, list).into()
 }
 
 /// [`flood::copies`] over IPv6.
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn copies_v6(
-    frame: *mut __sk_buff,
-    departing: *const Departing,
-    list: *const FloodList,
-    start: u32,
-    count: u32,
-) -> u64 {
+pub(crate) extern "C" fn copies_v6(frame: *mut __sk_buff, departing: *const Departing, list: *const FloodList) -> u64 {
     let (Some(departing), Some(list)) = (named(departing), named(list)) else { return 0 };
-    flood::copies::<flood::V6>(&mut skb(frame), departing, list, start, count).into()
+    flood::copies::<flood::V6>(&mut skb(frame), departing, list).into()
 }
 
 /// [`Skb::set_tunnel`].

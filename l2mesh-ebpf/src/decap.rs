@@ -21,7 +21,8 @@ use crate::{
 /// A frame with VXLAN headers to this host.
 struct Arrived {
     family: Family,
-    vni: Vni,
+    /// 0 for a probe.
+    vni: u32,
     source: VtepAddress,
     /// DSCP and ECN of the outer header.
     tos: u8,
@@ -244,7 +245,7 @@ fn hand_over(skb: &mut Skb, settings: &Settings, arrived: &Arrived) -> Verdict {
         return Verdict::HandedToHelper;
     }
     // Somebody else holds the mesh port, and the networks that are not ours are theirs.
-    if tables::network(arrived.vni.get()).is_none() {
+    if tables::network(arrived.vni).is_none() {
         return Verdict::OtherVni;
     }
     let udp = arrived.family.outer() - (UdpHeader::LEN + VxlanHeader::LEN) as u32;
@@ -258,6 +259,7 @@ fn hand_over(skb: &mut Skb, settings: &Settings, arrived: &Arrived) -> Verdict {
 #[inline(always)]
 fn admit(arrived: &Arrived) -> Result<Admitted, Verdict> {
     let Arrived { vni, inner, .. } = *arrived;
+    let vni = Vni::new(vni).map_err(|_| Verdict::OtherVni)?;
     let (peer, network) = member(vni, arrived.source)?;
     if !arrived.vxlan.is_plain() {
         return Err(Verdict::ReservedBits);

@@ -4,10 +4,11 @@ use aya_ebpf::bindings::BPF_F_DONT_FRAGMENT;
 use l2mesh_common::{
     ecn,
     entropy::{self, Ports},
-    tables::{FdbKey, Network, NextHop, PeerId, Port, Way},
+    path::{self, Choice},
+    tables::{FdbKey, Network, NextHop, PeerId, Port, Way, path_slot},
     verdict::Verdict,
     wire::{
-        EncapsulatedV4, EncapsulatedV6, EtherType, EthernetHeader, HeadersV4, HeadersV6, Ipv4Header, Ipv6Header,
+        EncapsulatedV4, EncapsulatedV6, EtherType, EthernetHeader, HeadersV4, HeadersV6, Ipv4Header, Ipv6Header, Mark,
         PerFrame, Tag, Tags, Vni,
     },
 };
@@ -49,16 +50,17 @@ pub(crate) struct Departing {
 impl Departing {
     /// Writes everything before the payload into the room that was made for it.
     #[inline(always)]
-    pub(crate) fn write(&self, skb: &mut Skb, next_hop: &NextHop, family: Family) -> Result<(), Verdict> {
+    pub(crate) fn write(&self, skb: &mut Skb, route: &Route, family: Family) -> Result<(), Verdict> {
+        let (template, frame) = (&route.next_hop.template, PerFrame { mark: route.mark, ..self.frame });
         match family {
             Family::V4 => {
-                let headers = HeadersV4::new(&next_hop.template, &self.frame);
+                let headers = HeadersV4::new(template, &frame);
                 skb.store::<{ HeadersV4::WORDS }, _>(0, |index| headers.word(index))?;
                 self.write_tags::<{ EncapsulatedV4::LEN }>(skb)
             }
             Family::V6 => {
                 const WORDS: usize = HeadersV6::WORDS;
-                let headers = HeadersV6::new(&next_hop.template, &self.frame);
+                let headers = HeadersV6::new(template, &frame);
                 skb.store::<WORDS, _>(0, |index| headers.word(index))?;
                 skb.store::<1, _>(WORDS * size_of::<u64>(), |_| headers.word(WORDS) as u32)?;
                 self.write_tags::<{ EncapsulatedV6::LEN }>(skb)
@@ -80,6 +82,48 @@ impl Departing {
             1 => skb.store::<1, _>(OFFSET, |_| first),
             _ => skb.store::<2, _>(OFFSET, |index| if index == 0 { first } else { second }),
         }
+    }
+}
+
+/// How a frame leaves towards a peer.
+pub(crate) struct Route {
+    /// Of the peer, or of the relay on the way.
+    pub(crate) next_hop: &'static NextHop,
+    /// Nothing, or to whom the relay is to forward it.
+    pub(crate) mark: Mark,
+    /// Greatest inner packet that the path takes, octets.
+    pub(crate) mtu: u32,
+    /// False if it is tried although it is down.
+    is_up: bool,
+}
+
+impl Route {
+    /// The IP version of the outer header that our program puts on; `None` where the helper device does.
+    #[inline(always)]
+    pub(crate) fn family(&self) -> Option<Family> {
+        match self.next_hop.way() {
+            Way::V4 => Some(Family::V4),
+            Way::V6 => Some(Family::V6),
+            Way::HelperV4 | Way::HelperV6 => None,
+        }
+    }
+
+    /// True if it goes through a relay.
+    #[inline(always)]
+    pub(crate) fn is_relayed(&self) -> bool {
+        self.mark.flags != 0
+    }
+
+    /// Counts a frame that takes it to a peer.
+    #[inline(always)]
+    pub(crate) fn count(&self, departing: &Departing, peer: PeerId) {
+        if self.is_relayed() {
+            tables::count(Verdict::SentRelayed, departing.frame.len);
+        }
+        if !self.is_up {
+            tables::count(Verdict::NoPathUp, departing.frame.len);
+        }
+        tables::count_sent(peer, departing.frame.len);
     }
 }
 
@@ -120,6 +164,7 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
             len: skb.frame_len() + tags.octets(),
             source_port,
             tos: ecn::outer_tos(dscp, ecn),
+            mark: Mark::NONE,
         },
         tags,
         tag_words,
@@ -133,7 +178,7 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
         if inner.destination.is_group() { None } else { tables::fdb(&FdbKey::new(port.vni, inner.destination)) };
     if hook != Hook::Oversize && port.has(Network::CLAMP_MSS) {
         let mtu = match known {
-            Some(entry) => tables::peer(entry.peer).map_or(0, |peer| peer.current().mtu),
+            Some(entry) => route_to(entry.peer).map_or(0, |route| route.mtu),
             None => tables::flood_list(port.vni).map_or(0, |list| list.mtu.into()),
         };
         apart::clamp_mss(skb.raw(), departing.room(mtu));
@@ -163,25 +208,17 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
 /// To the one peer behind which the destination is.
 #[inline(always)]
 pub(crate) fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Result<Action, Verdict> {
-    let next_hop = next_hop(departing, peer)?;
-    let family = match next_hop.way() {
-        Way::V4 => Family::V4,
-        Way::V6 => Family::V6,
-        Way::HelperV4 | Way::HelperV6 => {
-            by_helper(skb, departing, next_hop)?;
-            return Ok(sent(departing, peer, next_hop));
+    let route = route(departing, peer)?;
+    match route.family() {
+        Some(family) => {
+            skb.push_outer(family, &departing.tags, departing.is_ip)?;
+            departing.write(skb, &route, family)?;
         }
-    };
-    skb.push_outer(family, &departing.tags, departing.is_ip)?;
-    departing.write(skb, next_hop, family)?;
-    Ok(sent(departing, peer, next_hop))
-}
-
-#[inline(always)]
-fn sent(departing: &Departing, peer: PeerId, next_hop: &NextHop) -> Action {
+        None => by_helper(skb, departing, route.next_hop)?,
+    }
     tables::count(Verdict::Sent, departing.frame.len);
-    tables::count_sent(peer, departing.frame.len);
-    Action::Redirect(next_hop.ifindex)
+    route.count(departing, peer);
+    Ok(Action::Redirect(route.next_hop.ifindex))
 }
 
 /// Leaves the outer header to the kernel's vxlan device.
@@ -194,17 +231,37 @@ pub(crate) fn by_helper(skb: &mut Skb, departing: &Departing, next_hop: &NextHop
     apart::tunnel(skb, departing, next_hop, BPF_F_DONT_FRAGMENT)
 }
 
-/// How a frame leaves towards a peer, if it can.
+/// How frames leave towards a peer: on the first of its paths that is up.
 #[inline(always)]
-pub(crate) fn next_hop(departing: &Departing, peer: PeerId) -> Result<&'static NextHop, Verdict> {
-    let next_hop = tables::peer(peer).ok_or(Verdict::NoNextHop)?.current();
-    if !next_hop.is_known() {
-        Err(Verdict::NoNextHop)
-    } else if !next_hop.takes(departing.packet) {
-        Err(Verdict::TooBig)
+pub(crate) fn route_to(peer: PeerId) -> Result<Route, Verdict> {
+    let choice = if path::is_direct_up(&tables::PathTables, peer) {
+        Choice::DIRECT
     } else {
-        Ok(next_hop)
+        Choice::from_bits(apart::other_path(peer))
+    };
+    let far = tables::peer(peer).ok_or(Verdict::NoNextHop)?;
+    let (near, mark) = if choice.is_relayed() {
+        let relay = tables::peer(choice.relay).ok_or(Verdict::NoNextHop)?;
+        (relay, Mark { flags: Mark::RELAY, node: far.node_id })
+    } else {
+        (far, Mark::NONE)
+    };
+    let next_hop = near.current();
+    if !next_hop.is_known() {
+        return Err(Verdict::NoNextHop);
     }
+    let mtu = match tables::path_tx(path_slot(peer, choice.path)) {
+        Some(tx) if tx.mtu != 0 && tx.mtu < next_hop.mtu => tx.mtu,
+        _ => next_hop.mtu,
+    };
+    Ok(Route { next_hop, mark, mtu, is_up: choice.is_up })
+}
+
+/// The same for one frame, if it fits.
+#[inline(always)]
+pub(crate) fn route(departing: &Departing, peer: PeerId) -> Result<Route, Verdict> {
+    let route = route_to(peer)?;
+    if departing.packet <= route.mtu { Ok(route) } else { Err(Verdict::TooBig) }
 }
 
 /// The outer source port for a frame, the same for all frames of a flow whatever their size, and above it its TOS octet or

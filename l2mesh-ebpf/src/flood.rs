@@ -11,7 +11,7 @@ use l2mesh_common::{
 
 use crate::{
     Action, apart,
-    encap::{Departing, Hook, next_hop},
+    encap::{Departing, Hook, Route, route},
     packet::{Family, Skb, Step, repeat},
     storm, tables,
 };
@@ -22,11 +22,10 @@ use crate::{
 pub(crate) fn flood(skb: &mut Skb, departing: &Departing, storm_limit: u32) -> Result<Action, Verdict> {
     let PerFrame { vni, inner, .. } = departing.frame;
     let list = tables::flood_list(vni.get()).ok_or(Verdict::NoPeers)?;
-    let (helper, v6, v4) = (u32::from(list.by_helper), u32::from(list.over_v6), u32::from(list.over_v4));
-    if helper + v6 + v4 == 0 {
+    if list.peer_count() == 0 {
         return Err(Verdict::NoPeers);
     }
-    if helper != 0 && departing.hook == Hook::Overlay {
+    if list.by_helper != 0 && departing.hook == Hook::Overlay {
         return Err(Verdict::Declined);
     }
     // What is too big comes here once more, when it has paid.
@@ -36,22 +35,20 @@ pub(crate) fn flood(skb: &mut Skb, departing: &Departing, storm_limit: u32) -> R
         }
         storm::send_apart(storm_limit, &FdbKey::new(vni.get(), inner.source), skb.frames())?;
     }
-    if helper != 0 {
+    if list.by_helper != 0 {
         raw_copies(skb, departing, list)?;
     }
-    let over_v6 = Section { list, start: helper, count: v6 };
-    let over_v4 = Section { list, start: helper + v6, count: v4 };
-    let last = match (v6, v4) {
-        (0, 0) => None,
-        (0, _) => {
+    let last = match (list.has_version(FloodList::V6), list.has_version(FloodList::V4)) {
+        (false, false) => None,
+        (false, true) => {
             skb.push_outer(Family::V4, &departing.tags, departing.is_ip)?;
-            send_copies(skb, departing, Family::V4, over_v4)
+            send_copies(skb, departing, Family::V4, list)
         }
-        (_, 0) => {
+        (true, false) => {
             skb.push_outer(Family::V6, &departing.tags, departing.is_ip)?;
-            send_copies(skb, departing, Family::V6, over_v6)
+            send_copies(skb, departing, Family::V6, list)
         }
-        _ => over_both(skb, departing, over_v6, over_v4)?,
+        (true, true) => over_both(skb, departing, list)?,
     };
     tables::count(Verdict::Flooded, departing.frame.len);
     Ok(last.map_or(Action::DONE, |interface| Action::Redirect(interface.get())))
@@ -68,27 +65,22 @@ fn raw_copies(skb: &mut Skb, departing: &Departing, list: &'static FloodList) ->
 /// The kernel's helper that grows a frame of IP knows segments, and the one that shrinks it does too: the longer header goes
 /// first. For other frames there is only one, and it grows.
 #[inline(always)]
-fn over_both(
-    skb: &mut Skb,
-    departing: &Departing,
-    v6: Section<'_>,
-    v4: Section<'_>,
-) -> Result<Option<NonZeroU32>, Verdict> {
+fn over_both(skb: &mut Skb, departing: &Departing, list: &FloodList) -> Result<Option<NonZeroU32>, Verdict> {
     const DIFFERENCE: u32 = (Ipv6Header::LEN - Ipv4Header::LEN) as u32;
     if departing.is_ip && skb.push_behind(Family::V6, &departing.tags)? {
-        let last = send_copies(skb, departing, Family::V6, v6);
+        let last = send_copies(skb, departing, Family::V6, list);
         send_last(skb, departing, last);
         skb.shrink_to_v4()?;
-        return Ok(send_copies(skb, departing, Family::V4, v4));
+        return Ok(send_copies(skb, departing, Family::V4, list));
     }
     if departing.is_gso {
         return Err(Verdict::EncapFailed);
     }
     skb.push_before(Family::V4.outer() + departing.tags.octets())?;
-    let last = send_copies(skb, departing, Family::V4, v4);
+    let last = send_copies(skb, departing, Family::V4, list);
     send_last(skb, departing, last);
     skb.push_before(DIFFERENCE)?;
-    Ok(send_copies(skb, departing, Family::V6, v6))
+    Ok(send_copies(skb, departing, Family::V6, list))
 }
 
 /// What [`copies`] left to its caller, sent as a copy too.
@@ -98,21 +90,6 @@ fn send_last(skb: &mut Skb, departing: &Departing, last: Option<NonZeroU32>) {
         && let Err(verdict) = skb.clone_to(ifindex.get())
     {
         tables::count(verdict, departing.frame.len);
-    }
-}
-
-/// A part of a flood list.
-#[derive(Clone, Copy)]
-struct Section<'a> {
-    list: &'a FloodList,
-    start: u32,
-    count: u32,
-}
-
-impl Section<'_> {
-    #[inline(always)]
-    fn peer(&self, place: u32) -> PeerId {
-        peer_at(self.list, self.start + place)
     }
 }
 
@@ -137,43 +114,35 @@ impl Version for V6 {
     const FAMILY: Family = Family::V6;
 }
 
-/// [`copies`] for a section, in a room of its own. The interface is not zero: see [`Action::DONE`].
+/// [`copies`], in a room of its own. The interface is not zero: see [`Action::DONE`].
 #[inline(always)]
-fn send_copies(skb: &Skb, departing: &Departing, family: Family, section: Section<'_>) -> Option<NonZeroU32> {
-    let Section { list, start, count } = section;
+fn send_copies(skb: &Skb, departing: &Departing, family: Family, list: &FloodList) -> Option<NonZeroU32> {
     let ready = match family {
-        Family::V4 => apart::copies_v4(skb.raw(), departing, list, start, count),
-        Family::V6 => apart::copies_v6(skb.raw(), departing, list, start, count),
+        Family::V4 => apart::copies_v4(skb.raw(), departing, list),
+        Family::V6 => apart::copies_v6(skb.raw(), departing, list),
     };
     NonZeroU32::new(ready as u32)
 }
 
-/// Sends a copy to every peer of a section but the last one that can be reached: for that one the frame itself is ready, and
-/// the interface is returned, else 0.
+/// Sends a copy to every peer whose path is over this IP version but the last one: for that one the frame itself is
+/// ready, and the interface is returned, else 0.
 #[inline(always)]
-pub(crate) fn copies<V: Version>(
-    skb: &mut Skb,
-    departing: &Departing,
-    list: &FloodList,
-    start: u32,
-    count: u32,
-) -> u32 {
-    let section = Section { list, start, count };
+pub(crate) fn copies<V: Version>(skb: &mut Skb, departing: &Departing, list: &FloodList) -> u32 {
     let mut copies =
-        Copies::<V> { skb, departing, section, waiting: NOBODY, ready: 0, version: core::marker::PhantomData };
+        Copies::<V> { skb, departing, list, waiting: NOBODY, ready: 0, version: core::marker::PhantomData };
     // One turn more, for the frame itself.
-    repeat(count + 1, &mut copies);
+    repeat(u32::from(list.by_program) + 1, &mut copies);
     copies.ready
 }
 
 /// Not an `Option`: beside its `None` the compiler would carry along whatever is in that register.
 const NOBODY: PeerId = PeerId::MAX;
 
-/// The loop over a section.
+/// The loop over a list.
 struct Copies<'a, V> {
     skb: &'a mut Skb,
     departing: &'a Departing,
-    section: Section<'a>,
+    list: &'a FloodList,
     /// The peer before, or [`NOBODY`]: only after the last one is it known to be the last.
     waiting: PeerId,
     /// The interface towards the peer whose outer header the frame itself has; 0 before that.
@@ -192,10 +161,10 @@ impl<V: Version> Step for Copies<'_, V> {
 impl<V: Version> Copies<'_, V> {
     #[inline(always)]
     fn turn(&mut self, place: u32) -> Result<(), Verdict> {
-        let is_last = place >= self.section.count;
-        let next = if is_last { NOBODY } else { self.section.peer(place) };
-        if !is_last {
-            next_hop(self.departing, next)?;
+        let is_last = place >= u32::from(self.list.by_program);
+        let next = if is_last { NOBODY } else { peer_at(self.list, u32::from(self.list.by_helper) + place) };
+        if !is_last && route(self.departing, next)?.family() != Some(V::FAMILY) {
+            return Ok(());
         }
         let before = core::mem::replace(&mut self.waiting, next);
         if before == NOBODY {
@@ -213,10 +182,14 @@ impl<V: Version> Copies<'_, V> {
     /// Writes the outer header for one peer and counts the copy. Returns the interface towards it.
     #[inline(always)]
     fn address(&mut self, peer: PeerId) -> Result<u32, Verdict> {
-        let next_hop = next_hop(self.departing, peer)?;
-        self.departing.write(self.skb, next_hop, V::FAMILY)?;
-        count_copy(self.departing, peer);
-        Ok(next_hop.ifindex)
+        let route = route(self.departing, peer)?;
+        // Its path may have changed since.
+        if route.family() != Some(V::FAMILY) {
+            return Err(Verdict::CopyFailed);
+        }
+        self.departing.write(self.skb, &route, V::FAMILY)?;
+        count_copy(self.departing, peer, &route);
+        Ok(route.next_hop.ifindex)
     }
 }
 
@@ -238,10 +211,10 @@ impl Step for RawCopies<'_> {
 impl RawCopies<'_> {
     #[inline(always)]
     fn send(&mut self, peer: PeerId) -> Result<(), Verdict> {
-        let next_hop = next_hop(self.departing, peer)?;
-        apart::tunnel(self.skb, self.departing, next_hop, BPF_F_DONT_FRAGMENT)?;
-        self.skb.clone_to(next_hop.ifindex)?;
-        count_copy(self.departing, peer);
+        let route = route(self.departing, peer)?;
+        apart::tunnel(self.skb, self.departing, route.next_hop, BPF_F_DONT_FRAGMENT)?;
+        self.skb.clone_to(route.next_hop.ifindex)?;
+        count_copy(self.departing, peer, &route);
         Ok(())
     }
 }
@@ -259,7 +232,7 @@ fn count_failure(departing: &Departing, outcome: Result<(), Verdict>) {
 }
 
 #[inline(always)]
-pub(crate) fn count_copy(departing: &Departing, peer: PeerId) {
+pub(crate) fn count_copy(departing: &Departing, peer: PeerId, route: &Route) {
     tables::count(Verdict::FloodCopies, departing.frame.len);
-    tables::count_sent(peer, departing.frame.len);
+    route.count(departing, peer);
 }

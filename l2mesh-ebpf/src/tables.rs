@@ -8,16 +8,18 @@ use core::{
 };
 
 use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_RB_NO_WAKEUP},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_RB_NO_WAKEUP},
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
 use l2mesh_common::{
     freeze::Stays,
+    path::Paths,
     tables::{
-        BUCKET_SLOTS, Bucket, BucketKey, CALL_SLOTS, CALL_TOO_BIG, Counter, Event, FDB_SIZE, FdbEntry, FdbKey,
-        FloodList, Label, LabelKey, MAX_NETWORKS, MemberKey, MemberMacs, Meta, Neighbour, NeighbourKey, Network,
-        PEER_SLOTS, Peer, PeerCounter, PeerId, Port, STAYS_SLOTS, Settings, VtepAddress,
+        BUCKET_SLOTS, Bucket, BucketKey, CALL_SLOTS, CALL_TOO_BIG, Change, Counter, Event, FDB_SIZE, FdbEntry, FdbKey,
+        FloodList, HISTORY_SLOTS, Label, LabelKey, MAX_NETWORKS, MemberKey, MemberMacs, Members, Meta, Neighbour,
+        NeighbourKey, Network, PATH_SLOTS, PEER_SLOTS, PathNote, PathRx, PathTx, Peer, PeerCounter, PeerId, Port,
+        STAYS_SLOTS, Settings, VtepAddress, path_slot,
     },
     too_big,
     verdict::Verdict,
@@ -67,6 +69,21 @@ static MEMBER_MACS: HashMap<MemberKey, MemberMacs> = HashMap::with_max_entries(F
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
 
+/// Mapped into the agent's memory, as the next three: it writes and reads with every probe.
+#[map]
+static PATH_TX: Array<PathTx> = Array::with_max_entries(PATH_SLOTS, BPF_F_MMAPABLE);
+#[map]
+static PATH_RX: Array<PathRx> = Array::with_max_entries(PATH_SLOTS, BPF_F_MMAPABLE);
+/// Only for people; the programs never look. As the next one.
+#[map]
+static PATH_NOTES: Array<PathNote> = Array::with_max_entries(PATH_SLOTS, BPF_F_MMAPABLE);
+#[map]
+static HISTORY: Array<Change> = Array::with_max_entries(HISTORY_SLOTS, BPF_F_MMAPABLE);
+#[map]
+static NODES: HashMap<u32, PeerId> = HashMap::with_max_entries(2 * PEER_SLOTS, 0);
+#[map]
+static RELAYED: HashMap<u32, Members> = HashMap::with_max_entries(MAX_NETWORKS, BPF_F_NO_PREALLOC);
+
 /// What programs call in place of themselves.
 #[map]
 static CALLS: ProgramArray = ProgramArray::with_max_entries(CALL_SLOTS, 0);
@@ -98,6 +115,26 @@ pub(crate) fn port(ifindex: u32) -> Option<&'static Port> {
 #[inline(always)]
 pub(crate) fn peer(id: PeerId) -> Option<&'static Peer> {
     PEERS.get(id)
+}
+
+/// The tables of paths.
+pub(crate) struct PathTables;
+
+impl Paths for PathTables {
+    #[inline(always)]
+    fn tx(&self, peer: PeerId, path: usize) -> Option<&PathTx> {
+        path_tx(path_slot(peer, path))
+    }
+
+    #[inline(always)]
+    fn rx(&self, peer: PeerId, path: usize) -> Option<&PathRx> {
+        PATH_RX.get(path_slot(peer, path))
+    }
+}
+
+#[inline(always)]
+pub(crate) fn path_tx(slot: u32) -> Option<&'static PathTx> {
+    PATH_TX.get(slot)
 }
 
 #[inline(always)]

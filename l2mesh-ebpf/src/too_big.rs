@@ -1,7 +1,7 @@
 //! Frames that do not fit the path to their peer: found in every program that sends, treated in one of their own.
 
 use l2mesh_common::{
-    tables::{FdbKey, FloodList, NextHop, PeerId, Way},
+    tables::{FdbKey, FloodList, PeerId, Way},
     too_big::{self, Oversize, Remedy, TooBigV4, TooBigV6},
     verdict::Verdict,
     wire::{EtherType, EthernetHeader, Ipv4Header, Ipv6Header, Protocol},
@@ -9,7 +9,7 @@ use l2mesh_common::{
 
 use crate::{
     Action, apart,
-    encap::{Departing, Hook},
+    encap::{Departing, Hook, Route, route_to},
     flood::{count_copy, peer_at},
     packet::{Packet as _, Skb, Step, now_ns, repeat},
     storm, tables,
@@ -84,15 +84,15 @@ pub(crate) fn elsewhere(skb: &mut Skb, departing: &Departing) -> Result<Action, 
 /// For a frame to one peer.
 #[inline(always)]
 pub(crate) fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Result<Action, Verdict> {
-    let next_hop = tables::peer(peer).ok_or(Verdict::NoNextHop)?.current();
-    let helper = if is_over_v4(next_hop) { fragmenter() } else { 0 };
-    match remedy(skb, departing, next_hop.mtu, helper != 0) {
+    let route = route_to(peer)?;
+    let helper = if can_fragment(&route) { fragmenter() } else { 0 };
+    match remedy(skb, departing, route.mtu, helper != 0) {
         Remedy::Tell(mtu) => tell(skb, departing, mtu),
         Remedy::Fragment => {
             skb.tag(&departing.tags)?;
-            apart::tunnel(skb, departing, next_hop, 0)?;
+            apart::tunnel(skb, departing, route.next_hop, 0)?;
             tables::count(Verdict::Fragmented, departing.frame.len);
-            tables::count_sent(peer, departing.frame.len);
+            route.count(departing, peer);
             Ok(Action::Redirect(helper))
         }
         Remedy::Drop => Err(Verdict::TooBig),
@@ -139,27 +139,27 @@ impl Step for Oversized<'_> {
 impl Oversized<'_> {
     #[inline(always)]
     fn send(&mut self, peer: PeerId) -> Result<(), Verdict> {
-        let next_hop = tables::peer(peer).ok_or(Verdict::NoNextHop)?.current();
         // The caller counts what has no next hop.
-        if !next_hop.is_known() || next_hop.takes(self.departing.packet) {
+        let Ok(route) = route_to(peer) else { return Ok(()) };
+        if self.departing.packet <= route.mtu {
             return Ok(());
         }
-        if self.helper == 0 || !is_over_v4(next_hop) {
+        if self.helper == 0 || !can_fragment(&route) {
             return Err(Verdict::CopyTooBig);
         }
-        apart::tunnel(self.skb, self.departing, next_hop, 0)?;
+        apart::tunnel(self.skb, self.departing, route.next_hop, 0)?;
         self.skb.clone_to(self.helper)?;
         tables::count(Verdict::Fragmented, self.departing.frame.len);
-        count_copy(self.departing, peer);
+        count_copy(self.departing, peer, &route);
         Ok(())
     }
 }
 
 /// The kernel fragments what it encapsulates in IPv4 only: in IPv6 it drops it (`ip6_fragment` in `net/ipv6/ip6_output.c`,
-/// where `ignore_df` is not set).
+/// where `ignore_df` is not set). And it knows nothing of relays.
 #[inline(always)]
-fn is_over_v4(next_hop: &NextHop) -> bool {
-    matches!(next_hop.way(), Way::V4 | Way::HelperV4)
+fn can_fragment(route: &Route) -> bool {
+    !route.is_relayed() && matches!(route.next_hop.way(), Way::V4 | Way::HelperV4)
 }
 
 /// The helper device where it can fragment, else 0. A program can tell it no port: it sends to the one that it holds.

@@ -4,7 +4,9 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::{EncapsulatedV4, EncapsulatedV6, Endpoint, HeadersV4, HeadersV6, MacAddr, PerFrame, Template};
+use crate::wire::{
+    EncapsulatedV4, EncapsulatedV6, Endpoint, HeadersV4, HeadersV6, MacAddr, Mark, PerFrame, Template, Vni,
+};
 
 fn settings() -> Settings {
     Settings {
@@ -16,6 +18,8 @@ fn settings() -> Settings {
         local_v6: [VtepAddress::from(IpAddr::V6(v6(1))); 4],
         move_limit: 0,
         move_freeze_ms: 0,
+        flags: 0,
+        node_id: 0,
     }
 }
 
@@ -23,12 +27,11 @@ fn v6(last: u8) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(last))
 }
 
-fn vni() -> Vni {
-    Vni::new(0xff01).expect("a VNI")
-}
+const VNI: u32 = 0xff01;
 
 fn frame(len: u32) -> PerFrame {
-    PerFrame { vni: vni(), inner: EthernetHeader::default(), len, source_port: 50_000, tos: 0 }
+    let vni = Vni::new(VNI).expect("a VNI");
+    PerFrame { vni, inner: EthernetHeader::default(), len, source_port: 50_000, tos: 0, mark: Mark::NONE }
 }
 
 fn headers(frame_len: u32) -> EncapsulatedV4 {
@@ -42,7 +45,7 @@ fn headers_v6(frame_len: u32) -> EncapsulatedV6 {
 }
 
 /// What the kernel program does for a frame of these octets, as far as headers go.
-fn verdict(frame: &[u8]) -> Result<Vni, Verdict> {
+fn verdict(frame: &[u8]) -> Result<u32, Verdict> {
     fn header<T: bytemuck::Pod>(frame: &[u8], offset: usize) -> Option<T> {
         frame.get(offset..offset + size_of::<T>()).map(bytemuck::pod_read_unaligned)
     }
@@ -73,8 +76,8 @@ fn whole_frame_v6() -> Vec<u8> {
 
 #[test]
 fn a_whole_frame_is_ours() {
-    assert_eq!(verdict(&whole_frame()), Ok(vni()));
-    assert_eq!(verdict(&whole_frame_v6()), Ok(vni()));
+    assert_eq!(verdict(&whole_frame()), Ok(VNI));
+    assert_eq!(verdict(&whole_frame_v6()), Ok(VNI));
 }
 
 #[test]
@@ -107,6 +110,7 @@ fn one_field_wrong() {
         (38, &[0, 87], Verdict::Truncated),
         (42, &[0], Verdict::NoVniFlag),
         (46, &[0, 0, 0], Verdict::OtherVni),
+        (42, &[0x0a, 0, 0, 0, 0, 0, 0], Verdict::OtherVni),
     ];
     for &(offset, octets, expected) in cases {
         let mut frame = whole_frame();
@@ -132,6 +136,7 @@ fn one_field_wrong_over_ipv6() {
         (58, &[0, 87], Verdict::Truncated),
         (62, &[0], Verdict::NoVniFlag),
         (66, &[0, 0, 0], Verdict::OtherVni),
+        (62, &[0x0a, 0, 0, 0, 0, 0, 0], Verdict::OtherVni),
     ];
     for &(offset, octets, expected) in cases {
         let mut frame = whole_frame_v6();
@@ -154,9 +159,9 @@ proptest! {
     #[test]
     fn what_encapsulation_writes_is_taken(frame_len in 14_u32..=65_499) {
         let (four, six) = (headers(frame_len).outer, headers_v6(frame_len).outer);
-        prop_assert_eq!(classify(&four, frame_len + 50, &settings()), Ok(vni()));
+        prop_assert_eq!(classify(&four, frame_len + 50, &settings()), Ok(VNI));
         prop_assert_eq!(classify(&four, frame_len + 49, &settings()), Err(Verdict::Truncated));
-        prop_assert_eq!(classify_v6(&six, frame_len + 70, &settings()), Ok(vni()));
+        prop_assert_eq!(classify_v6(&six, frame_len + 70, &settings()), Ok(VNI));
         prop_assert_eq!(classify_v6(&six, frame_len + 69, &settings()), Err(Verdict::Truncated));
     }
 
@@ -165,7 +170,7 @@ proptest! {
         let mut frame = whole_frame();
         frame[offset] = octet;
         if let Ok(found) = verdict(&frame) {
-            prop_assert_eq!(found, vni());
+            prop_assert_eq!(found, VNI);
         }
     }
 }

@@ -19,11 +19,18 @@
 //! | `MEMBER_MACS` | hash | [`MemberKey`] | [`MemberMacs`] | kernel; agent counts anew |
 //! | `EVENTS` | ring buffer | | [`Event`] | kernel |
 //! | `CALLS` | program array | [`CALL_TOO_BIG`] | program | agent |
+//! | `PATH_TX` | array, mapped | [`path_slot`] | [`PathTx`] | agent |
+//! | `PATH_RX` | array, mapped | [`path_slot`] | [`PathRx`] | kernel |
+//! | `PATH_NOTES` | array, mapped | [`path_slot`] | [`PathNote`] | agent, for readers |
+//! | `HISTORY` | array, mapped | n | [`Change`] | agent, for readers |
+//! | `NODES` | hash | node id | peer, or [`OWN_NODE`] | agent |
+//! | `RELAYED` | hash | VNI | [`Members`] | agent, on a relay |
 
 mod fdb;
 mod labels;
 mod limits;
 mod neighbour;
+mod path;
 mod peer;
 
 use bytemuck::{Pod, Zeroable};
@@ -33,6 +40,7 @@ pub use self::{
     labels::{Fact, Label, LabelKey},
     limits::{BUCKET_SLOTS, Bucket, BucketKey, MemberKey, MemberMacs, STAYS_SLOTS},
     neighbour::{Neighbour, NeighbourKey},
+    path::{Change, HISTORY_SLOTS, Members, PATH_SLOTS, PING_SLOT, PING_SLOTS, PathNote, PathRx, PathTx, path_slot},
     peer::{FloodList, NextHop, PathLimit, Peer, VtepAddress, Way},
 };
 use crate::wire::{Ipv4Octets, MacAddr};
@@ -53,6 +61,23 @@ pub const CALL_TOO_BIG: u32 = 0;
 
 /// Index into `PEERS`. It is stable for one configuration, not across changes of it.
 pub type PeerId = u32;
+/// What `NODES` says of this host's own id.
+pub const OWN_NODE: PeerId = PeerId::MAX;
+
+/// True if the bit of this peer is set.
+#[inline(always)]
+const fn has_bit(bits: &[u64; MAX_PEERS / 64], peer: PeerId) -> bool {
+    // The mask is for the verifier: an index that it can bound.
+    let word = bits[(peer as usize >> 6) & (MAX_PEERS / 64 - 1)];
+    (peer as usize) < MAX_PEERS && word >> (peer & 63) & 1 == 1
+}
+
+/// Sets the bit of this peer. Peers from [`MAX_PEERS`] on are ignored.
+const fn set_bit(bits: &mut [u64; MAX_PEERS / 64], peer: PeerId) {
+    if (peer as usize) < MAX_PEERS {
+        bits[peer as usize >> 6] |= 1 << (peer & 63);
+    }
+}
 
 /// To whom the pins belong; pins for which this no longer holds are stale.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
@@ -90,6 +115,22 @@ pub struct Settings {
     pub move_limit: u32,
     /// One that moves more often is frozen for so long, milliseconds.
     pub move_freeze_ms: u32,
+    /// [`Settings::MAY_RELAY`].
+    pub flags: u32,
+    /// This host's node id.
+    pub node_id: u32,
+}
+
+impl Settings {
+    /// This host forwards for pairs of other nodes.
+    pub const MAY_RELAY: u32 = 1;
+
+    /// True if it does.
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_relay(&self) -> bool {
+        self.flags & Self::MAY_RELAY != 0
+    }
 }
 
 /// One network, by VNI.
@@ -128,16 +169,12 @@ impl Network {
     #[inline(always)]
     #[must_use]
     pub const fn has_member(&self, peer: PeerId) -> bool {
-        // The mask is for the verifier: an index that it can bound.
-        let word = self.members[(peer as usize >> 6) & (MAX_PEERS / 64 - 1)];
-        (peer as usize) < MAX_PEERS && word >> (peer & 63) & 1 == 1
+        has_bit(&self.members, peer)
     }
 
     /// Makes this peer a member. Peers from [`MAX_PEERS`] on are ignored.
     pub const fn add_member(&mut self, peer: PeerId) {
-        if (peer as usize) < MAX_PEERS {
-            self.members[peer as usize >> 6] |= 1 << (peer & 63);
-        }
+        set_bit(&mut self.members, peer);
     }
 
     /// True if frames to the bridge group addresses are carried.

@@ -14,14 +14,12 @@ pub struct Peer {
     /// Which of the two next hops is in force. The agent writes the other one first, then turns
     /// this over in a second update, so that no program reads half of each.
     pub active: u32,
-    /// [`Peer::PLAIN`].
+    /// [`Peer::PLAIN`], [`Peer::RELAY`].
     pub flags: u32,
     /// Node id (design.md 4).
     pub node_id: u32,
-    /// How many places of `paths` are used.
-    pub path_count: u32,
-    /// Over which peer each path leaves: place 0 is the peer itself, the others relays ([`crate::path`]).
-    pub paths: [PeerId; crate::path::MAX_PATHS],
+    /// Zero.
+    pub reserved: u32,
     /// The two next hops.
     pub next_hop: [NextHop; 2],
     /// What was learned about the path; all zero is nothing. The next hops have it in their `mtu` already.
@@ -31,6 +29,22 @@ pub struct Peer {
 impl Peer {
     /// A kernel vxlan device: direct path only, reserved bits always zero.
     pub const PLAIN: u32 = 1;
+    /// It may forward for others.
+    pub const RELAY: u32 = 2;
+
+    /// True for a node that knows probes and relaying.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_node(&self) -> bool {
+        self.node_id != 0 && self.flags & Self::PLAIN == 0
+    }
+
+    /// True if what it relays is accepted.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_relay(&self) -> bool {
+        self.is_node() && self.flags & Self::RELAY != 0
+    }
 
     /// The next hop in force.
     #[inline(always)]
@@ -99,14 +113,6 @@ impl NextHop {
     #[must_use]
     pub const fn wants_checksum(&self) -> bool {
         self.flags & Self::CHECKSUM != 0
-    }
-
-    /// True if a packet of `octets` octets fits: what is behind the Ethernet header, tags included, or of a GSO frame the
-    /// same for one of its segments.
-    #[inline(always)]
-    #[must_use]
-    pub const fn takes(&self, octets: u32) -> bool {
-        octets <= self.mtu
     }
 }
 
@@ -189,17 +195,17 @@ impl From<Ipv4Addr> for VtepAddress {
     }
 }
 
-/// Every peer of one network that gets a copy of what is flooded, those of one [`Way`] together: each way puts its outer
-/// header on once.
+/// Every peer of one network that gets a copy of what is flooded. The outer header goes on once for each IP version; which one a
+/// copy has is for its path to say, because a relay may be reached over another than the peer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct FloodList {
     /// Peers that the helper device sends to: the first places.
     pub by_helper: u16,
-    /// Peers over IPv6: the places behind those.
-    pub over_v6: u16,
-    /// Peers over IPv4: the places behind those.
-    pub over_v4: u16,
+    /// Peers that our programs send to: the places behind those.
+    pub by_program: u16,
+    /// [`FloodList::V4`] and [`FloodList::V6`]: versions of the outer headers that paths to the latter may have.
+    pub versions: u16,
     /// What fits the path to every peer whose next hop is known, as [`NextHop::mtu`]; 0 while that is not known.
     pub mtu: u16,
     /// Peer ids.
@@ -207,33 +213,57 @@ pub struct FloodList {
 }
 
 impl FloodList {
+    /// Some path may be over IPv4.
+    pub const V4: u16 = 1;
+    /// Some path may be over IPv6.
+    pub const V6: u16 = 2;
+
     /// A list of these peers; what exceeds [`MAX_PEERS`] is left out.
     #[must_use]
     pub fn new(peers: &[(PeerId, Way)]) -> Self {
         let mut list = Self::zeroed();
         let mut places = list.peers.iter_mut();
-        let mut take = |wanted: [Way; 2]| {
+        let mut take = |by_helper: bool| {
             let mut count = 0;
-            let those = peers.iter().filter(|(_, way)| wanted.contains(way));
+            let those = peers.iter().filter(|(_, way)| way.is_by_helper() == by_helper);
             for ((peer, _), place) in those.zip(&mut places) {
                 *place = *peer as u16;
                 count += 1;
             }
             count
         };
-        (list.by_helper, list.over_v6, list.over_v4) =
-            (take([Way::HelperV4, Way::HelperV6]), take([Way::V6; 2]), take([Way::V4; 2]));
+        (list.by_helper, list.by_program) = (take(true), take(false));
+        for (_, way) in peers {
+            list.add_version(*way);
+        }
         list
+    }
+
+    /// Some path may be of this way.
+    pub const fn add_version(&mut self, way: Way) {
+        match way {
+            Way::V4 => self.versions |= Self::V4,
+            Way::V6 => self.versions |= Self::V6,
+            Way::HelperV4 | Way::HelperV6 => {}
+        }
+    }
+
+    /// True if copies may need a header of this version.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_version(&self, version: u16) -> bool {
+        self.versions & version != 0
     }
 
     /// How many peers it has.
     #[inline(always)]
     #[must_use]
     pub const fn peer_count(&self) -> u32 {
-        self.by_helper as u32 + self.over_v6 as u32 + self.over_v4 as u32
+        self.by_helper as u32 + self.by_program as u32
     }
 
-    /// True if a packet of `octets` octets, as for [`NextHop::takes`], fits the path to every peer, or nobody knows yet.
+    /// True if a packet of `octets` octets fits the path to every peer, or nobody knows yet: what is behind the Ethernet header, tags
+    /// included, or of a GSO frame the same for one of its segments.
     #[inline(always)]
     #[must_use]
     pub const fn takes(&self, octets: u32) -> bool {
@@ -262,13 +292,13 @@ mod tests {
     #[test]
     fn flood_list_is_cut_at_its_size() {
         let list = FloodList::new(&(0..600).map(|peer| (peer, Way::V4)).collect::<std::vec::Vec<_>>());
-        assert_eq!((list.by_helper, list.over_v6, list.over_v4), (0, 0, 512));
+        assert_eq!((list.by_helper, list.by_program, list.versions), (0, 512, FloodList::V4));
     }
 
     #[test]
-    fn flood_list_is_sorted_by_way() {
+    fn flood_list_has_the_helpers_first() {
         let list = FloodList::new(&[(7, Way::V4), (9, Way::HelperV6), (3, Way::V6), (4, Way::HelperV4), (5, Way::V4)]);
-        assert_eq!((list.by_helper, list.over_v6, list.over_v4), (2, 1, 2));
-        assert_eq!(list.peers[..6], [9, 4, 3, 7, 5, 0]);
+        assert_eq!((list.by_helper, list.by_program, list.versions), (2, 3, FloodList::V4 | FloodList::V6));
+        assert_eq!(list.peers[..6], [9, 4, 7, 3, 5, 0]);
     }
 }

@@ -5,6 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use super::{
     EtherType, EthernetHeader, MacAddr, UdpHeader, Vni, VxlanHeader,
     ip::{Ipv4Header, Ipv4Octets, Ipv6Header, Ipv6Octets, Protocol, with_added},
+    vxlan::Mark,
 };
 
 /// Octets between the outer IP header's end and the inner frame.
@@ -93,6 +94,8 @@ pub struct PerFrame {
     pub source_port: u16,
     /// DSCP and ECN of the outer header.
     pub tos: u8,
+    /// What the VXLAN header's reserved bits say.
+    pub mark: Mark,
 }
 
 /// What is the same in every frame to one peer, the rest zero: `HeadersV4` or `HeadersV6`, whichever its next hop says.
@@ -193,14 +196,18 @@ impl Word {
     #[inline(always)]
     fn set_udp(&mut self, offset: usize, frame: &PerFrame) {
         const LENGTH: usize = 4;
+        const FLAGS: usize = 8;
+        const NODE: usize = 10;
         const VNI_HIGH: usize = 12;
         const VNI_LOW: usize = 14;
         const INNER: usize = 16;
-        let id = frame.vni.get();
+        let (id, Mark { flags, node }) = (frame.vni.get(), frame.mark);
         self.set(offset, frame.source_port);
         self.set(offset + LENGTH, udp_len(frame));
+        self.set(offset + FLAGS, u16::from(VxlanHeader::FLAG_VNI | flags) << 8 | (node >> 24) as u16);
+        self.set(offset + NODE, (node >> 8) as u16);
         self.set(offset + VNI_HIGH, (id >> 8) as u16);
-        self.set(offset + VNI_LOW, (id << 8) as u16);
+        self.set(offset + VNI_LOW, (id << 8) as u16 | node as u16 & 0xff);
         for (index, value) in frame.inner.words().into_iter().enumerate() {
             self.set(offset + INNER + 2 * index, value.get());
         }
@@ -321,7 +328,19 @@ mod tests {
     fn frame(id: u32, macs: [[u8; 6]; 2], ether_type: u16, len: u32, source_port: u16, tos: u8) -> PerFrame {
         let vni = Vni::new(id).expect("in range");
         let inner = EthernetHeader::new(MacAddr(macs[0]), MacAddr(macs[1]), EtherType(ether_type));
-        PerFrame { vni, inner, len, source_port, tos }
+        PerFrame { vni, inner, len, source_port, tos, mark: Mark::NONE }
+    }
+
+    proptest! {
+        /// The VXLAN header is the one that `vxlan.rs` writes, whatever the mark.
+        #[test]
+        fn marks(id in 1..=Vni::MAX, flags: u8, node: u32) {
+            let mark = Mark { flags, node };
+            let frame = PerFrame { mark, ..frame(id, [[1; 6], [2; 6]], 0x800, 100, 50_000, 0) };
+            let expected = VxlanHeader::marked(id, mark);
+            prop_assert_eq!(HeadersV4::new(&Template::EMPTY, &frame).parsed().outer.vxlan, expected);
+            prop_assert_eq!(HeadersV6::new(&Template::EMPTY, &frame).parsed().outer.vxlan, expected);
+        }
     }
 
     proptest! {

@@ -87,6 +87,33 @@ impl FromStr for Vni {
     }
 }
 
+/// What stands in reserved bits between l2mesh nodes (design.md 4); nothing, towards any other VTEP.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Mark {
+    /// [`Mark::PROBE`], [`Mark::RELAY`], [`Mark::RELAYED`].
+    pub flags: u8,
+    /// The destination of what is to be relayed, the origin of what was; else 0.
+    pub node: u32,
+}
+
+impl Mark {
+    /// A plain frame.
+    pub const NONE: Self = Self { flags: 0, node: 0 };
+    /// O: no frame but a probe.
+    pub const PROBE: u8 = 0x01;
+    /// T: please relay to the node of this id.
+    pub const RELAY: u8 = 0x02;
+    /// Y: relayed for the node of this id.
+    pub const RELAYED: u8 = 0x40;
+
+    /// True if this flag is set.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has(self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+}
+
 /// The eight octets between UDP and the inner frame.
 ///
 /// ```text
@@ -117,6 +144,32 @@ impl VxlanHeader {
     pub const fn new(vni: Vni) -> Self {
         let [_, high, middle, low] = vni.get().to_be_bytes();
         Self { flags: Self::FLAG_VNI, reserved: [0; 3], vni: [high, middle, low], reserved_last: 0 }
+    }
+
+    /// The header of a probe, or of a frame of network `vni` (0 for probes) with a mark.
+    #[inline(always)]
+    #[must_use]
+    pub const fn marked(vni: u32, mark: Mark) -> Self {
+        let [_, high, middle, low] = vni.to_be_bytes();
+        let [a, b, c, d] = mark.node.to_be_bytes();
+        Self { flags: Self::FLAG_VNI | mark.flags, reserved: [a, b, c], vni: [high, middle, low], reserved_last: d }
+    }
+
+    /// What stands in the reserved bits: `None` if bits are set that mean nothing, or mean nothing together.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mark(&self) -> Option<Mark> {
+        const KNOWN: u8 = Mark::PROBE | Mark::RELAY | Mark::RELAYED;
+        let [a, b, c] = self.reserved;
+        let mark =
+            Mark { flags: self.flags & !Self::FLAG_VNI, node: u32::from_be_bytes([a, b, c, self.reserved_last]) };
+        // A relayed frame is not relayed again, and only what is relayed names a node.
+        let names = mark.flags & (Mark::RELAY | Mark::RELAYED);
+        let is_known = mark.flags & !KNOWN == 0
+            && names != Mark::RELAY | Mark::RELAYED
+            && (names != 0) == (mark.node != 0)
+            && mark.has(Mark::PROBE) == (self.vni() == 0);
+        if is_known { Some(mark) } else { None }
     }
 
     /// The header without its VNI.
@@ -187,6 +240,25 @@ mod tests {
             prop_assert!(header.has_vni() && header.is_plain());
             let octets: [u8; 8] = bytemuck::cast(header);
             prop_assert_eq!(octets, [8, 0, 0, 0, (id >> 16) as u8, (id >> 8) as u8, id as u8, 0]);
+        }
+
+        #[test]
+        fn marks_round_trip(id in 0..=Vni::MAX, kind in 0..4_usize, node in 1..=u32::MAX) {
+            let flags = [0, Mark::RELAY, Mark::RELAYED, 0][kind] | if id == 0 { Mark::PROBE } else { 0 };
+            let mark = Mark { flags, node: if flags & !Mark::PROBE == 0 { 0 } else { node } };
+            let header = VxlanHeader::marked(id, mark);
+            prop_assert_eq!((header.mark(), header.vni(), header.has_vni()), (Some(mark), id, true));
+            prop_assert_eq!(header.is_plain(), mark == Mark::NONE);
+        }
+
+        /// Nothing but what is defined is read as a mark.
+        #[test]
+        fn no_other_bits_are_a_mark(octets: [u8; 8]) {
+            let header: VxlanHeader = bytemuck::cast(octets);
+            if let Some(mark) = header.mark() {
+                prop_assert_eq!(VxlanHeader::marked(header.vni(), mark).flags, octets[0] | VxlanHeader::FLAG_VNI);
+                prop_assert!(!(mark.has(Mark::RELAY) && mark.has(Mark::RELAYED)));
+            }
         }
 
         #[test]

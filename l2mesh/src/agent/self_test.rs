@@ -8,7 +8,7 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use l2mesh_common::{
     tables::Fact,
     verdict::Verdict,
-    wire::{Endpoint, EtherType, EthernetHeader, HeadersV4, HeadersV6, MacAddr, PerFrame, Template, Vni},
+    wire::{Endpoint, EtherType, EthernetHeader, HeadersV4, HeadersV6, MacAddr, Mark, PerFrame, Template, Vni},
 };
 use tokio::time::{Instant, sleep};
 
@@ -87,7 +87,7 @@ impl Agent {
         let nobody = MacAddr::SELF_TEST;
         let inner = EthernetHeader::new(MacAddr::BROADCAST, nobody, EtherType::SELF_TEST);
         let len = u32::try_from(FRAME)?;
-        let per_frame = PerFrame { vni, inner, len, source_port: FIRST_SOURCE_PORT, tos: 0 };
+        let per_frame = PerFrame { vni, inner, len, source_port: FIRST_SOURCE_PORT, tos: 0, mark: Mark::NONE };
         let port = self.view.port;
         let mut frame = match (peer, local) {
             (IpAddr::V4(peer), IpAddr::V4(local)) => {

@@ -10,7 +10,6 @@ use std::{
 
 use anyhow::ensure;
 use l2mesh_common::{
-    path::DIRECT,
     tables::{LabelKey, Network, PathLimit, Peer, PeerId},
     verdict::{Fate, Verdict},
     wire::Vni,
@@ -294,14 +293,12 @@ fn each_peer(tables: &Tables, vni: Option<u32>) -> anyhow::Result<Vec<(PeerId, S
 fn paths(tables: &Tables, vni: Option<u32>) -> anyhow::Result<Vec<PathRow>> {
     let mut rows = Vec::new();
     for (id, _, peer) in each_peer(tables, vni)? {
-        for place in 0..peer.path_count as usize {
-            rows.push(PathRow {
-                peer: tables.label(LabelKey::peer(id)),
-                path: if place == DIRECT { "direct" } else { "relay" },
-                in_use: place == DIRECT,
-                state: if peer.current().is_known() { "next hop known" } else { "no next hop" },
-            });
-        }
+        rows.push(PathRow {
+            peer: tables.label(LabelKey::peer(id)),
+            path: "direct",
+            in_use: true,
+            state: if peer.current().is_known() { "next hop known" } else { "no next hop" },
+        });
     }
     Ok(rows)
 }

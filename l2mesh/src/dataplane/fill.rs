@@ -8,10 +8,10 @@ use std::{
 use anyhow::Context as _;
 use bytemuck::Zeroable as _;
 use l2mesh_common::{
-    path::{DIRECT, MAX_PATHS},
+    path::DIRECT,
     tables::{
-        Fact, FdbEntry, FdbKey, FloodList, Label, LabelKey, Neighbour, Network, NextHop, Peer, PeerId, Port, Settings,
-        VtepAddress, Way,
+        Fact, FdbEntry, FdbKey, FloodList, Label, LabelKey, Neighbour, Network, NextHop, PathTx, Peer, PeerId, Port,
+        Settings, VtepAddress, Way, path_slot,
     },
     wire::Ipv4Octets,
 };
@@ -132,6 +132,8 @@ pub(crate) fn write_settings(tables: &mut Tables, view: &View, devices: &Devices
         local_v6,
         move_limit: view.moves.0,
         move_freeze_ms: u32::try_from(view.moves.1.as_millis())?,
+        flags: 0,
+        node_id: 0,
     };
     if tables.settings.get(&0, 0)? != settings {
         tables.settings.set(0, settings, 0).context("cannot write SETTINGS")?;
@@ -153,16 +155,9 @@ fn write_peers(tables: &mut Tables, view: &View) -> anyhow::Result<HashSet<PeerI
         // What was meant for another way would send frames without outer header, or with two.
         let goes_on = before.current().way().is_by_helper() == peer.way.is_by_helper();
         let before = if goes_on { before } else { empty };
-        let mut paths = [0; MAX_PATHS];
-        paths[DIRECT] = peer.id;
-        let value = Peer {
-            flags: if peer.is_plain { Peer::PLAIN } else { 0 },
-            node_id: peer.node_id,
-            path_count: 1,
-            paths,
-            ..before
-        };
+        let value = Peer { flags: if peer.is_plain { Peer::PLAIN } else { 0 }, node_id: peer.node_id, ..before };
         tables.peers.set(peer.id, value, 0).context("cannot write PEERS")?;
+        tables.path_tx.set(path_slot(peer.id, DIRECT), &PathTx { limit: u32::MAX, ..PathTx::default() });
         used.insert(peer.id);
         if !is_the_same {
             others.insert(peer.id);

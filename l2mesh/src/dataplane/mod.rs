@@ -6,6 +6,7 @@ pub(crate) mod devices;
 pub(crate) mod fill;
 pub(crate) mod headroom;
 pub(crate) mod hooks;
+pub(crate) mod mapped;
 pub(crate) mod object;
 pub(crate) mod pins;
 pub(crate) mod tables;

@@ -11,16 +11,17 @@ use aya::{
 use l2mesh_common::{
     freeze::Stays,
     tables::{
-        Bucket, BucketKey, Counter, Fact, FdbEntry, FdbKey, FloodList, Label, LabelKey, MemberKey, MemberMacs, Meta,
-        Neighbour, NeighbourKey, Network, NextHop, Peer, PeerCounter, PeerId, Port, Settings, VtepAddress,
+        Bucket, BucketKey, Change, Counter, Fact, FdbEntry, FdbKey, FloodList, Label, LabelKey, MemberKey, MemberMacs,
+        Members, Meta, Neighbour, NeighbourKey, Network, NextHop, PathNote, PathRx, PathTx, Peer, PeerCounter, PeerId,
+        Port, Settings, VtepAddress,
     },
     verdict::Verdict,
 };
 
-use super::pins::PinDir;
+use super::{mapped::Mapped, pins::PinDir};
 
 /// Every map, in the order of the table in `l2mesh_common::tables`.
-pub(crate) const MAPS: [&str; 17] = [
+pub(crate) const MAPS: [&str; 23] = [
     "META",
     "SETTINGS",
     "NETWORKS",
@@ -38,6 +39,12 @@ pub(crate) const MAPS: [&str; 17] = [
     "MEMBER_MACS",
     "EVENTS",
     "CALLS",
+    "PATH_TX",
+    "PATH_RX",
+    "PATH_NOTES",
+    "HISTORY",
+    "NODES",
+    "RELAYED",
 ];
 
 /// The maps of one mesh.
@@ -59,6 +66,12 @@ pub(crate) struct Tables {
     pub(crate) member_macs: HashMap<MapData, MemberKey, MemberMacs>,
     pub(crate) events: RingBuf<MapData>,
     pub(crate) calls: ProgramArray<MapData>,
+    pub(crate) path_tx: Mapped<PathTx>,
+    pub(crate) path_rx: Mapped<PathRx>,
+    pub(crate) path_notes: Mapped<PathNote>,
+    pub(crate) history: Mapped<Change>,
+    pub(crate) nodes: HashMap<MapData, u32, PeerId>,
+    pub(crate) relayed: HashMap<MapData, u32, Members>,
 }
 
 impl Tables {
@@ -82,6 +95,12 @@ impl Tables {
             member_macs: open(pins, "MEMBER_MACS")?,
             events: open(pins, "EVENTS")?,
             calls: open(pins, "CALLS")?,
+            path_tx: Mapped::open(&pins.pin("PATH_TX"))?,
+            path_rx: Mapped::open(&pins.pin("PATH_RX"))?,
+            path_notes: Mapped::open(&pins.pin("PATH_NOTES"))?,
+            history: Mapped::open(&pins.pin("HISTORY"))?,
+            nodes: open(pins, "NODES")?,
+            relayed: open(pins, "RELAYED")?,
         })
     }
 
