@@ -2,9 +2,9 @@
 
 pub(crate) mod attach;
 pub(crate) mod check;
+mod clock;
 pub(crate) mod detach;
 pub(crate) mod import;
 pub(crate) mod maps;
-mod neighbours;
 mod output;
 pub(crate) mod status;
