@@ -7,4 +7,5 @@ pub(crate) mod detach;
 pub(crate) mod import;
 pub(crate) mod maps;
 mod output;
+pub(crate) mod ping;
 pub(crate) mod status;

@@ -30,7 +30,7 @@ use self::{
 pub(super) use self::{
     counters::{CounterRow, counters},
     networks::{NetworkRow, networks, networks_table},
-    paths::{PathRow, Snapshot, path_text, paths, reason_text},
+    paths::{PathRow, Snapshot, is_probed, path_text, paths, reason_text},
     peers::{PeerRow, peers},
 };
 use super::output::{Attached, attached};
