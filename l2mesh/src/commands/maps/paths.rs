@@ -109,7 +109,7 @@ impl Snapshot {
                 up: is_up(tx, Answered::from_bits(rx.answered)) && relay_is_up,
                 in_use: chosen.path == path,
                 probed: is_probed(tx),
-                state: state(tx, rx, note, relay_is_up),
+                state: state(tx, rx, relay_is_up),
                 rtt_ms: has_rtt.then(|| RoundTrip {
                     min: milliseconds(note.rtt_min_ns),
                     median: milliseconds(note.rtt_median_ns),
@@ -142,21 +142,16 @@ pub(crate) fn reason_text(number: u32) -> Option<&'static str> {
     Some(Reason::from_number(number)).filter(|&reason| reason != Reason::None).map(Reason::text)
 }
 
-fn state(tx: &PathTx, rx: &PathRx, note: &PathNote, relay_is_up: bool) -> String {
+fn state(tx: &PathTx, rx: &PathRx, relay_is_up: bool) -> String {
     let answered = Answered::from_bits(rx.answered);
     if !is_probed(tx) {
         "not probed: always up".to_owned()
     } else if unanswered(tx, answered) >= tx.limit {
         "down".to_owned()
     } else if tx.hold != 0 {
-        // The agent notes why before anybody else could.
-        let held_for = [tx.hold, note.reason].map(Reason::from_number);
-        let why = held_for.iter().find_map(|reason| match reason {
-            Reason::Loss => Some("held: loss"),
-            Reason::BigLost => Some("held: big packets"),
-            _ => None,
-        });
-        why.unwrap_or("held").to_owned()
+        let what = [(PathTx::HELD_FOR_LOSS, "loss"), (PathTx::HELD_FOR_BIG, "big packets")];
+        let what = what.iter().filter(|(flag, _)| tx.hold & flag != 0).map(|(_, what)| *what);
+        format!("held: {}", what.collect::<Vec<_>>().join(", "))
     } else if answered.streak < tx.recover {
         format!("down: {} of {} answers", answered.streak, tx.recover)
     } else if !relay_is_up {
@@ -305,9 +300,9 @@ paths
         let not = |text: &str, in_use| (text.to_owned(), false, in_use);
         let mut paths = snapshot();
         assert_eq!(seen(&paths), [up(true), up(false)]);
-        paths.tx[at(1, 0)].hold = Reason::Loss as u32;
+        paths.tx[at(1, 0)].hold = PathTx::HELD_FOR_LOSS;
         assert_eq!(seen(&paths), [not("held: loss", false), up(true)]);
-        paths.tx[at(1, 0)].hold = Reason::BigLost as u32;
+        paths.tx[at(1, 0)].hold = PathTx::HELD_FOR_BIG;
         assert_eq!(seen(&paths)[0], not("held: big packets", false));
         (paths.tx[at(1, 0)].hold, paths.tx[at(1, 0)].sequence) = (0, 112);
         assert_eq!(seen(&paths), [up(true), up(false)], "the limit is not reached");

@@ -40,7 +40,8 @@ use crate::{cli::PingArgs, dataplane::tables::Tables};
 /// Octets of the Ethernet header, which an MTU does not count.
 const ETHERNET: usize = 14;
 /// What a probe has behind that.
-const SHORTEST: u16 = (Probe::LEN - ETHERNET) as u16;
+const SHORTEST: u16 = 24;
+const _: () = assert!(SHORTEST as usize + ETHERNET == Probe::LEN);
 /// How often an answer is looked for; how long it took is measured in the kernel.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -194,11 +195,14 @@ impl<'a> Ping<'a> {
         }
         let end = Instant::now() + self.timeout;
         loop {
-            let answer = self.slot.answer(sequence);
-            if answer.is_some() || Instant::now() >= end {
-                return Ok(Outcome::new(seq, path, answer));
+            let is_answered = self.slot.is_answered(sequence);
+            if !is_answered && Instant::now() >= end {
+                return Ok(Outcome::new(seq, path, None));
             }
             sleep(LOOK).await;
+            if is_answered {
+                return Ok(Outcome::new(seq, path, Some(self.slot.round_trip_ns())));
+            }
         }
     }
 
@@ -206,7 +210,7 @@ impl<'a> Ping<'a> {
         let Some(route) = &self.route else { return Err(io::Error::other("no way there")) };
         let mark = match relay {
             None => Mark { flags: Mark::PROBE, node: 0 },
-            Some(_) => Mark { flags: Mark::PROBE | Mark::RELAY, node: self.asked.node.node_id },
+            Some(_) => Mark { flags: Mark::PROBE | Mark::RELAY, node: self.asked.node.wire_id },
         };
         let (vxlan, size) = (VxlanHeader::marked(0, mark), self.report.size);
         let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC)?);

@@ -93,10 +93,14 @@ impl Slot {
         self.tx.field(self.place(), offset_of!(PathTx, sequence)).fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Round-trip time of the probe of this number, nanoseconds, once it is answered.
-    pub(super) fn answer(&self, sequence: u32) -> Option<u64> {
-        let rx = self.rx.get(self.place());
-        (Answered::from_bits(rx.answered).sequence == sequence).then_some(rx.rtt_ns)
+    /// True once the probe of this number is answered.
+    pub(super) fn is_answered(&self, sequence: u32) -> bool {
+        Answered::from_bits(self.rx.get(self.place()).answered).sequence == sequence
+    }
+
+    /// Round-trip time of the latest answer, nanoseconds. The kernel program notes it a few instructions after the answer itself.
+    pub(super) fn round_trip_ns(&self) -> u64 {
+        self.rx.get(self.place()).rtt_ns
     }
 }
 

@@ -69,6 +69,7 @@ impl Status {
                             | Verdict::CopyTooBig
                             | Verdict::PathMtuLowered
                             | Verdict::PathMtuRefused
+                            | Verdict::NoPathUp
                     );
                     verdict.label() == row.verdict
                         && (is_news || verdict.fate() == Fate::Dropped && *verdict != Verdict::SelfTest)

@@ -18,7 +18,7 @@ const SHOWN: usize = 20;
 /// What is fit for a terminal, columns.
 const WIDTH: usize = 100;
 /// A change is news for so long.
-const NEWS: Duration = Duration::from_secs(600);
+const NEWS: Duration = Duration::from_mins(10);
 
 /// A peer and its paths.
 #[derive(Clone, Debug, Serialize)]
@@ -113,9 +113,11 @@ pub(super) fn peers_text(rows: &[PeerStatus], now: Moment) -> String {
     if !quiet.is_empty() {
         let medians = quiet.iter().filter_map(|row| Some(row.used()?.rtt_ms?.median));
         let (least, greatest) = medians.fold((f64::MAX, 0.0), |(a, b), it| (it.min(a), it.max(b)));
-        let rtt = (least <= greatest)
-            .then(|| format!(", round trip {} to {} ms", ms_text(least), ms_text(greatest)))
-            .unwrap_or_default();
+        let rtt = if least <= greatest {
+            format!(", round trip {} to {} ms", ms_text(least), ms_text(greatest))
+        } else {
+            String::new()
+        };
         let (number, more) = (quiet.len(), if news.is_empty() { "" } else { " more" });
         text.push_str(&format!("  {number}{more}, direct and without loss{rtt}: `l2mesh maps paths` lists them\n"));
     }
