@@ -170,9 +170,9 @@ pub(crate) fn paths(tables: &Tables, vni: Option<u32>) -> anyhow::Result<Vec<Pat
 }
 
 impl PathRow {
-    /// The median, for people.
+    /// The median in ms, for people.
     pub(crate) fn median_text(&self) -> String {
-        self.rtt_ms.map_or_else(String::new, |rtt| ms_text(rtt.median) + " ms")
+        self.rtt_ms.map_or_else(String::new, |rtt| ms_text(rtt.median))
     }
 
     /// Per cent, for people.

@@ -126,7 +126,7 @@ pub(super) fn peers_text(rows: &[PeerStatus], now: Moment) -> String {
 
 fn lines(rows: &[&PeerStatus], now: Moment) -> String {
     let lines = |with_address: bool| {
-        let mut header = vec!["peer", "path", "state", "rtt", "loss", "mtu", "last change"];
+        let mut header = vec!["peer", "path", "state", "rtt ms", "loss", "mtu", "last change"];
         if with_address {
             header.insert(1, "address");
         }
@@ -224,12 +224,12 @@ mod tests {
         ];
         let expected = "\
 peers
-  peer    address    path     state             rtt  loss   mtu  last change
-  node-1  192.0.2.1  direct   up           0.250 ms    0%  1450
-  node-2  192.0.2.2  via ovh  up           0.250 ms    0%  1430  3 min ago: probes are not answered
-  node-3  192.0.2.3  direct   down                   100%  1450  1 h ago: probes are not answered
-  node-4  192.0.2.4  direct   not probed                   1450
-  node-5  192.0.2.5  direct   no next hop                     0
+  peer    address    path     state        rtt ms  loss   mtu  last change
+  node-1  192.0.2.1  direct   up            0.250    0%  1450
+  node-2  192.0.2.2  via ovh  up            0.250    0%  1430  3 min ago: probes are not answered
+  node-3  192.0.2.3  direct   down                 100%  1450  1 h ago: probes are not answered
+  node-4  192.0.2.4  direct   not probed                 1450
+  node-5  192.0.2.5  direct   no next hop                   0
 ";
         assert_eq!(peers_text(&rows, NOW), expected);
         let json = serde_json::to_value(&rows[1]).expect("JSON");
