@@ -35,7 +35,7 @@ use l2mesh_common::wire::{MacAddr, Vni};
 pub(crate) use error::{ConfigError, ConfigErrors, Location};
 pub(crate) use flags::MeshFlags;
 pub(crate) use host::{Host, ResolveError};
-pub(crate) use text::{Cidr, interface_problem, is_host_name, name_problem};
+pub(crate) use text::{Cidr, duration, interface_problem, is_host_name, name_problem, show_duration};
 
 use error::Source;
 

@@ -160,13 +160,13 @@ fn ids_are_fnv_1a() {
 #[test]
 fn durations() {
     for (text, ms) in [("100ms", 100), ("5s", 5000), ("300 s", 300_000), ("5min", 300_000), ("2 h", 7_200_000)] {
-        assert_eq!(text::duration(text), Some(Duration::from_millis(ms)), "{text}");
+        assert_eq!(duration(text), Some(Duration::from_millis(ms)), "{text}");
     }
     for text in ["", "5", "ms", "-5s", "+5s", "1.5s", "5 years", "5ss", "99999999999999999999s", "99999999999999999d"] {
-        assert_eq!(text::duration(text), None, "{text}");
+        assert_eq!(duration(text), None, "{text}");
     }
     for (ms, shown) in [(1, "1ms"), (100, "100ms"), (1500, "1500ms"), (60_000, "1min"), (2_592_000_000, "30d")] {
-        assert_eq!(text::show_duration(Duration::from_millis(ms)), shown);
+        assert_eq!(show_duration(Duration::from_millis(ms)), shown);
     }
 }
 
