@@ -87,21 +87,6 @@ fn every_key() {
 }
 
 #[test]
-fn what_is_not_there_yet() {
-    let mut mesh = Mesh::from_toml(include_str!("tests/every-key.toml"), "mesh.toml").expect("valid");
-    mesh.resolve(|_| Ok(vec!["198.51.100.2".parse().expect("an address")])).expect("one address each");
-    assert_eq!(
-        mesh.not_yet(),
-        [
-            "[probe]: paths are not watched in this version, every peer is reached directly",
-            "node \"a\": relay: this version does not relay",
-            "node \"b\": relays: this version does not relay",
-        ]
-    );
-    assert_eq!(parsed("end:", "").not_yet(), [""; 0]);
-}
-
-#[test]
 fn not_refused() {
     for (place, fragment) in [
         ("end:", "[underlay]"),
