@@ -74,14 +74,17 @@ impl Paths for Snapshot {
 }
 
 impl Snapshot {
-    /// Reads the tables.
+    /// Reads the tables. What was answered comes before what was asked, and the two right after each other: the other way round
+    /// an answer could be ahead of its probe, and long in between, a path could look down that is not.
     pub(crate) fn of(tables: &Tables) -> Self {
-        let slots = 0..path_slot(tables.peers.len(), DIRECT);
-        Self {
-            tx: slots.clone().map(|slot| tables.path_tx.get(slot)).collect(),
-            rx: slots.clone().map(|slot| tables.path_rx.get(slot)).collect(),
-            notes: slots.map(|slot| tables.path_notes.get(slot)).collect(),
+        let slots = path_slot(tables.peers.len(), DIRECT);
+        let mut snapshot = Self { tx: Vec::new(), rx: Vec::new(), notes: Vec::new() };
+        for slot in 0..slots {
+            snapshot.rx.push(tables.path_rx.get(slot));
+            snapshot.tx.push(tables.path_tx.get(slot));
+            snapshot.notes.push(tables.path_notes.get(slot));
         }
+        snapshot
     }
 
     /// The paths that a peer has, the direct one first. `name` knows the peers, `mtu` what their next hops take.
