@@ -270,6 +270,32 @@ fn ping_refuses_what_cannot_be() {
 }
 
 #[test]
+fn ping_in_mode_kernel() {
+    let lab = Lab::new("ping kernel");
+    let hosts = lab.switch(["a", "b"], &Wiring::default());
+    let text = hosts.each_ref().map(|host| {
+        format!(
+            "[[node]]\nname = \"{}\"\naddress = \"{}\"\nprobes = {}\n",
+            host.name(),
+            host.vtep(),
+            host.name() != "a"
+        )
+    });
+    let path = lab.directory().join("mesh.toml");
+    let network = "[[network]]\nname = \"lan\"\nvni = 16\ninterface = \"l2m0\"\n";
+    std::fs::write(&path, text.concat() + network).expect("a file in the lab's directory");
+    let path = path.display().to_string();
+    let [a, b] = &hosts;
+    let _agents = [(a, "kernel"), (b, "tc")].map(|(host, mode)| host.attach(&["--config", &path, "--mode", mode]));
+    let says = a.l2mesh_refuses(&["ping", "b"]);
+    assert_eq!(says, "eth0 is in mode kernel, which knows no probes: ping inside the network");
+    let output = not_answered(b, &["a"]);
+    let (_, says) = last_words(&output);
+    assert!(says.contains("(probes = false, udp-checksum): ping it inside the network"), "{says}");
+    assert_eq!(seen(b, a), [row("direct", "not probed: always up", true)]);
+}
+
+#[test]
 fn four_pings_at_once() {
     let lab = Lab::new("pings");
     let [a, b, _c] = frozen(&lab, Family::V4, "tc");

@@ -149,6 +149,9 @@ fn state(tx: &PathTx, rx: &PathRx, relay_is_up: bool) -> String {
     let answered = Answered::from_bits(rx.answered);
     if !is_probed(tx) {
         "not probed: always up".to_owned()
+    } else if tx.limit == 0 {
+        // The two see each other over different IP versions.
+        "no such path".to_owned()
     } else if unanswered(tx, answered) >= tx.limit {
         "down".to_owned()
     } else if tx.hold != 0 {
@@ -313,6 +316,9 @@ paths
         assert_eq!(seen(&paths), [not("down", false), up(true)]);
         paths.rx[at(1, 0)].answered = Answered { sequence: 113, streak: 3 }.to_bits();
         assert_eq!(seen(&paths), [not("down: 3 of 10 answers", false), up(true)]);
+        (paths.tx[at(1, 0)].limit, paths.tx[at(1, 0)].recover) = (0, 0);
+        assert_eq!(seen(&paths), [not("no such path", false), up(true)], "of another IP version");
+        (paths.tx[at(1, 0)].limit, paths.tx[at(1, 0)].recover) = (13, 10);
         paths.tx[at(0, 0)].sequence = 113;
         assert_eq!(seen(&paths), [not("down: 3 of 10 answers", true), not("relay down", false)], "no way");
     }
