@@ -35,6 +35,7 @@ mod leftovers;
 pub mod mesh;
 mod napi;
 mod netns;
+pub mod paths;
 pub mod pinned;
 pub mod place;
 mod process;
