@@ -51,7 +51,13 @@ impl Agent {
                     self.describe_path(before),
                     span(lasted)
                 );
-                self.news.note_path(Topic { kind: "path", vni: 0, mac: MacAddr::ZERO, peer }, text, coarse_now_ns()?);
+                // One topic each: to leave and to return are two things to tell.
+                let kind = match (now.is_relayed(), now.is_up) {
+                    (true, _) => "path-relayed",
+                    (false, true) => "path-direct",
+                    (false, false) => "path-none",
+                };
+                self.news.note_path(Topic { kind, vni: 0, mac: MacAddr::ZERO, peer }, text, coarse_now_ns()?);
                 self.follow_paths()
             }
             Event::Size { peer, relay, mtu } => {

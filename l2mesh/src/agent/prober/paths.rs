@@ -63,6 +63,8 @@ pub(super) struct Path {
     later: Losses,
     seen: Answered,
     answers: u64,
+    /// Since the latest answer so many were missed that it went down.
+    was_dead: bool,
     long: Long,
     search: Option<Searching>,
     searched_ns: u64,
@@ -123,6 +125,7 @@ impl Path {
             later: Losses::default(),
             seen: answered,
             answers: rx.answers,
+            was_dead: false,
             // An early one: what a new path takes is to be known soon.
             long: Long { short: 2, ..Long::default() },
             search: None,
@@ -143,8 +146,9 @@ impl Path {
                 // That is told apart.
                 lost -= 1;
             }
-            // What took the path down is an outage, not loss.
-            let lost = if lost >= tx.limit { 0 } else { lost };
+            // What took the path down is an outage, not loss; so is what was lost before the other end was there.
+            let lost = if self.was_dead || self.answers == 0 { 0 } else { lost };
+            self.was_dead = false;
             self.losses.note(lost, answers);
             self.later.note(lost, answers);
             self.rtts.note(rx.rtt_ns, now_ns);
@@ -240,9 +244,27 @@ impl Path {
         turn
     }
 
-    /// A long probe left under this number.
-    pub(super) fn sent_long(&mut self, sequence: u32) {
-        self.long.latest = Some(sequence);
+    /// A probe left: the latest number.
+    pub(super) fn sent(&mut self, tx: &PathTx, is_long: bool) {
+        self.probes = self.probes.wrapping_add(1);
+        if is_long {
+            self.long.latest = Some(tx.sequence);
+        }
+        self.was_dead |= unanswered(tx, self.seen) >= tx.limit;
+    }
+
+    /// It is up now, or is not.
+    pub(super) fn changed(&mut self, tx: &mut PathTx, is_up: bool, now_ns: u64) {
+        self.is_up = is_up;
+        if !is_up {
+            // One that was never answered was up only because nobody knew.
+            self.was_up &= self.answers > 0;
+            self.recovery.went_down(now_ns);
+        } else if self.was_up {
+            self.recovery.came_back(now_ns);
+        }
+        self.was_up |= is_up;
+        tx.recover = self.recovery.in_force(tx.recover, is_up, now_ns);
     }
 
     /// What became of the latest long probe is known when the next one is due. True if what the path takes is known anew.

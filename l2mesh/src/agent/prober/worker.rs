@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
+    mem::offset_of,
     net::IpAddr,
     sync::{
         Arc,
@@ -266,18 +267,16 @@ impl Worker {
         let tx = &mut self.world.tx[slot];
         let sequence = tx.sequence.wrapping_add(1);
         // Counted first: an answer may be faster than we are.
-        tx.sequence = sequence;
         self.path_tx.set(path.slot, tx);
-        path.probes = path.probes.wrapping_add(1);
+        self.count(place, sequence);
         let packet = Packet::request(ProbePath::path(path.path), turn.long.is_some(), sequence, nonce, now_ns());
         let is_sent = self.send(way.as_ref(), sequence, header, &packet, turn.long);
         let path = &mut self.paths[place];
         let tx = &mut self.world.tx[slot];
-        if !is_sent {
-            tx.sequence = sequence.wrapping_sub(1);
-            self.path_tx.set(path.slot, tx);
-        } else if turn.long.is_some() {
-            path.sent_long(sequence);
+        if is_sent {
+            path.sent(tx, turn.long.is_some());
+        } else {
+            self.count(place, sequence.wrapping_sub(1));
         }
         if turn.found {
             let relay = (!is_direct).then_some(tx.relay);
@@ -290,6 +289,13 @@ impl Worker {
             }
         }
         self.evaluate(number, now);
+    }
+
+    /// This is the number of the latest probe.
+    fn count(&mut self, place: usize, sequence: u32) {
+        let slot = self.paths[place].slot;
+        self.world.tx[slot as usize].sequence = sequence;
+        self.path_tx.field(slot, offset_of!(PathTx, sequence)).store(sequence, Ordering::Release);
     }
 
     /// True if it has gone, or is lost as frames would be: where there is no way to the peer, the path is down. What fails for
