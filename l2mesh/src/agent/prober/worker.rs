@@ -25,7 +25,7 @@ use super::{
     Event, LATE, Lateness, Target,
     notes::{History, Late},
     order::Order,
-    paths::Path,
+    paths::{Path, Turn},
     schedule::{self, Need},
     socket::{Sockets, Way, hurry, now_ns},
 };
@@ -237,50 +237,22 @@ impl Worker {
     /// A path's turn: what was answered, a probe, what follows.
     fn turn(&mut self, place: usize, now: u64) {
         let path = &mut self.paths[place];
-        let slot = path.slot as usize;
+        let (number, slot, is_direct) = (path.peer, path.slot as usize, path.path == DIRECT);
         let rx = self.path_rx.get(path.slot);
         self.world.rx[slot] = rx;
         let tx = &mut self.world.tx[slot];
         path.observe(tx, &rx, &self.probe, now);
         let has_missed = path.has_missed(tx, &rx, &self.probe) || !is_up(tx, Answered::from_bits(rx.answered));
-        let (number, is_direct) = (path.peer, path.path == DIRECT);
-        let near = if is_direct { Some(number) } else { self.by_id.get(tx.relay as usize).copied().flatten() };
+        let relay = (!is_direct).then_some(tx.relay);
+        let near = relay.map_or(Some(number), |relay| self.by_id.get(relay as usize).copied().flatten());
         let most = near.map_or(0, |near| self.peers[near].mtu.min(self.longest));
         let often = is_direct || self.is_asked_often(place, now);
-        let path = &mut self.paths[place];
         let tx = &mut self.world.tx[slot];
-        let turn = path.turn(tx, &rx, often, most, &self.probe, now);
-        let way = near.and_then(|near| self.peers[near].way);
-        let nonce = tx.nonce;
-        let header = self.header(place);
-        if let Some(size) = turn.search {
-            let path = &self.paths[place];
-            let tx = &mut self.world.tx[slot];
-            let sequence = tx.search.wrapping_add(1);
-            let packet = Packet::request(ProbePath::search(path.path), false, sequence, nonce, now_ns());
-            tx.search = sequence;
-            self.path_tx.set(path.slot, tx);
-            // One that cannot be sent is one that does not arrive.
-            self.send(way.as_ref(), sequence, header, &packet, Some(size));
-        }
-        let path = &mut self.paths[place];
-        let tx = &mut self.world.tx[slot];
-        let sequence = tx.sequence.wrapping_add(1);
-        // Counted first: an answer may be faster than we are.
-        self.path_tx.set(path.slot, tx);
-        self.count(place, sequence);
-        let packet = Packet::request(ProbePath::path(path.path), turn.long.is_some(), sequence, nonce, now_ns());
-        let is_sent = self.send(way.as_ref(), sequence, header, &packet, turn.long);
-        let path = &mut self.paths[place];
-        let tx = &mut self.world.tx[slot];
-        if is_sent {
-            path.sent(tx, turn.long.is_some());
-        } else {
-            self.count(place, sequence.wrapping_sub(1));
-        }
+        let turn = self.paths[place].turn(tx, &rx, often, most, &self.probe, now);
+        let mtu = tx.mtu;
+        self.probe(place, near.and_then(|near| self.peers[near].way), turn);
         if turn.found {
-            let relay = (!is_direct).then_some(tx.relay);
-            self.tell(Event::Size { peer: self.peers[number].id, relay, mtu: self.world.tx[slot].mtu });
+            self.tell(Event::Size { peer: self.peers[number].id, relay, mtu });
         }
         if is_direct {
             self.peers[number].has_missed = has_missed;
@@ -291,9 +263,35 @@ impl Worker {
         self.evaluate(number, now);
     }
 
+    /// Sends what is to be sent.
+    fn probe(&mut self, place: usize, way: Option<Way>, turn: Turn) {
+        let header = self.header(place);
+        let Path { slot, path, .. } = self.paths[place];
+        let tx = &mut self.world.tx[slot as usize];
+        let nonce = tx.nonce;
+        if let Some(size) = turn.search {
+            tx.search = tx.search.wrapping_add(1);
+            let sequence = tx.search;
+            self.path_tx.set(slot, tx);
+            let packet = Packet::request(ProbePath::search(path), false, sequence, nonce, now_ns());
+            // One that cannot be sent is one that does not arrive.
+            self.send(way.as_ref(), sequence, header, &packet, Some(size));
+        }
+        let is_long = turn.long.is_some();
+        self.path_tx.set(slot, &self.world.tx[slot as usize]);
+        // Counted first: an answer may be faster than we are.
+        let sequence = self.world.tx[slot as usize].sequence.wrapping_add(1);
+        self.count(slot, sequence);
+        let packet = Packet::request(ProbePath::path(path), is_long, sequence, nonce, now_ns());
+        if self.send(way.as_ref(), sequence, header, &packet, turn.long) {
+            self.paths[place].sent(&self.world.tx[slot as usize], is_long);
+        } else {
+            self.count(slot, sequence.wrapping_sub(1));
+        }
+    }
+
     /// This is the number of the latest probe.
-    fn count(&mut self, place: usize, sequence: u32) {
-        let slot = self.paths[place].slot;
+    fn count(&mut self, slot: u32, sequence: u32) {
         self.world.tx[slot as usize].sequence = sequence;
         self.path_tx.field(slot, offset_of!(PathTx, sequence)).store(sequence, Ordering::Release);
     }
