@@ -390,14 +390,7 @@ impl Worker {
             let (tx, rx) = (&mut self.world.tx[path.slot as usize], &self.world.rx[path.slot as usize]);
             let up = is_up(tx, Answered::from_bits(rx.answered));
             if up != path.is_up {
-                path.is_up = up;
-                path.was_up |= up;
-                if up {
-                    path.recovery.came_back(now)
-                } else {
-                    path.recovery.went_down(now)
-                }
-                tx.recover = path.recovery.in_force(tx.recover, up, now);
+                path.changed(tx, up, now);
                 self.path_tx.set(path.slot, tx);
             }
             self.note_usable(place, now);
