@@ -31,12 +31,13 @@ const BIG_LOST: u32 = 3;
 const SEARCH_AGAIN_NS: u64 = 600_000_000_000;
 
 /// One path of a peer.
+#[expect(clippy::struct_excessive_bools, reason = "each is asked by itself")]
 #[derive(Debug)]
 pub(super) struct Path {
     /// Place of the peer in the prober's list.
     pub(super) peer: usize,
     /// Which of its paths.
-    pub(super) path: usize,
+    pub(super) nth: usize,
     /// Its place in the tables.
     pub(super) slot: u32,
     /// When the next probe is sent.
@@ -107,7 +108,7 @@ impl Path {
         let up = is_up(tx, answered);
         Self {
             peer: place.0,
-            path: place.1,
+            nth: place.1,
             slot,
             due_ns: now_ns,
             began_ns: now_ns,
@@ -314,13 +315,13 @@ impl Path {
     pub(super) fn sum_up(&mut self, now_ns: u64) {
         self.summary = self.rtts.summary(now_ns);
         if let Some(summary) = &self.summary {
-            self.greatest = Some(Duration::from_nanos(summary.greatest_ns));
+            self.greatest = Some(Duration::from_nanos(summary.greatest));
         }
     }
 
     /// The round-trip time by which paths are compared.
     pub(super) fn rtt_ns(&self) -> Option<u64> {
-        self.summary.map(|summary| summary.median_ns)
+        self.summary.map(|summary| summary.median)
     }
 
     /// True while the greatest size is looked for.
@@ -332,25 +333,24 @@ impl Path {
     pub(super) fn loss(&self) -> u32 {
         self.losses.thousandths()
     }
+}
 
-    /// True if, with a probe about to be sent, an answer is missing.
-    pub(super) fn has_missed(&self, tx: &PathTx, rx: &PathRx, probe: &Probe) -> bool {
-        let flight = tx.limit.saturating_sub(probe.misses).max(1);
-        unanswered(tx, Answered::from_bits(rx.answered)) >= flight
-    }
+/// True if, with a probe about to be sent, an answer is missing.
+pub(super) fn has_missed(tx: &PathTx, rx: &PathRx, probe: &Probe) -> bool {
+    let flight = tx.limit.saturating_sub(probe.misses).max(1);
+    unanswered(tx, Answered::from_bits(rx.answered)) >= flight
+}
 
-    /// Why it is down.
-    pub(super) fn why_down(&self, tx: &PathTx, rx: &PathRx) -> Reason {
-        let answered = Answered::from_bits(rx.answered);
-        if unanswered(tx, answered) >= tx.limit {
-            Reason::Missed
-        } else if tx.hold & BIG != 0 {
-            Reason::BigLost
-        } else if tx.hold & LOSS != 0 {
-            Reason::Loss
-        } else {
-            Reason::Missed
-        }
+/// Why a path is down.
+pub(super) fn why_down(tx: &PathTx, rx: &PathRx) -> Reason {
+    if unanswered(tx, Answered::from_bits(rx.answered)) >= tx.limit {
+        Reason::Missed
+    } else if tx.hold & BIG != 0 {
+        Reason::BigLost
+    } else if tx.hold & LOSS != 0 {
+        Reason::Loss
+    } else {
+        Reason::Missed
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
     Event, LATE, Lateness, Target,
     notes::{History, Late},
     order::Order,
-    paths::{Path, Turn},
+    paths::{Path, Turn, has_missed},
     schedule::{self, Need},
     socket::{Sockets, Way, hurry, now_ns},
 };
@@ -168,12 +168,12 @@ impl Worker {
     /// Spreads first probes over an interval, and those of paths through relays over more. What is up goes on without being
     /// looked at more closely.
     fn begin(&mut self, now: u64) {
-        let directs = self.paths.iter().filter(|it| it.path == DIRECT).count().max(1) as u64;
-        let relayed = self.paths.len() - self.paths.iter().filter(|it| it.path == DIRECT).count();
+        let directs = self.paths.iter().filter(|it| it.nth == DIRECT).count().max(1) as u64;
+        let relayed = self.paths.len() - self.paths.iter().filter(|it| it.nth == DIRECT).count();
         let each = self.probe.interval * self.probe.recover;
         let (mut nth_direct, mut nth_relayed) = (0, 0);
         for path in &mut self.paths {
-            let after = if path.path == DIRECT {
+            let after = if path.nth == DIRECT {
                 nth_direct += 1;
                 (nth_direct - 1) * self.interval_ns / directs
             } else {
@@ -237,12 +237,12 @@ impl Worker {
     /// A path's turn: what was answered, a probe, what follows.
     fn turn(&mut self, place: usize, now: u64) {
         let path = &mut self.paths[place];
-        let (number, slot, is_direct) = (path.peer, path.slot as usize, path.path == DIRECT);
+        let (number, slot, is_direct) = (path.peer, path.slot as usize, path.nth == DIRECT);
         let rx = self.path_rx.get(path.slot);
         self.world.rx[slot] = rx;
         let tx = &mut self.world.tx[slot];
         path.observe(tx, &rx, &self.probe, now);
-        let has_missed = path.has_missed(tx, &rx, &self.probe) || !is_up(tx, Answered::from_bits(rx.answered));
+        let has_missed = has_missed(tx, &rx, &self.probe) || !is_up(tx, Answered::from_bits(rx.answered));
         let relay = (!is_direct).then_some(tx.relay);
         let near = relay.map_or(Some(number), |relay| self.by_id.get(relay as usize).copied().flatten());
         let most = near.map_or(0, |near| self.peers[near].mtu.min(self.longest));
@@ -266,14 +266,14 @@ impl Worker {
     /// Sends what is to be sent.
     fn probe(&mut self, place: usize, way: Option<Way>, turn: Turn) {
         let header = self.header(place);
-        let Path { slot, path, .. } = self.paths[place];
+        let Path { slot, nth, .. } = self.paths[place];
         let tx = &mut self.world.tx[slot as usize];
         let nonce = tx.nonce;
         if let Some(size) = turn.search {
             tx.search = tx.search.wrapping_add(1);
             let sequence = tx.search;
             self.path_tx.set(slot, tx);
-            let packet = Packet::request(ProbePath::search(path), false, sequence, nonce, now_ns());
+            let packet = Packet::request(ProbePath::search(nth), false, sequence, nonce, now_ns());
             // One that cannot be sent is one that does not arrive.
             self.send(way.as_ref(), sequence, header, &packet, Some(size));
         }
@@ -282,7 +282,7 @@ impl Worker {
         // Counted first: an answer may be faster than we are.
         let sequence = self.world.tx[slot as usize].sequence.wrapping_add(1);
         self.count(slot, sequence);
-        let packet = Packet::request(ProbePath::path(path), is_long, sequence, nonce, now_ns());
+        let packet = Packet::request(ProbePath::path(nth), is_long, sequence, nonce, now_ns());
         if self.send(way.as_ref(), sequence, header, &packet, turn.long) {
             self.paths[place].sent(&self.world.tx[slot as usize], is_long);
         } else {
@@ -308,7 +308,7 @@ impl Worker {
 
     fn header(&self, place: usize) -> VxlanHeader {
         let path = &self.paths[place];
-        let mark = if path.path == DIRECT {
+        let mark = if path.nth == DIRECT {
             Mark { flags: Mark::PROBE, node: 0 }
         } else {
             Mark { flags: Mark::PROBE | Mark::RELAY, node: self.peers[path.peer].node_id }
@@ -323,7 +323,7 @@ impl Worker {
         let answered = Answered::from_bits(rx.answered);
         schedule::is_asked_often(&Need {
             direct_missed: peer.has_missed,
-            in_use: path.is_searching() || (peer.choice.is_relayed() && peer.choice.path == path.path),
+            in_use: path.is_searching() || (peer.choice.is_relayed() && peer.choice.path == path.nth),
             is_up: path.is_up,
             answers: answered.streak > 0 && unanswered(tx, answered) < tx.limit,
             was_up: path.was_up,
@@ -332,7 +332,7 @@ impl Worker {
     }
 
     fn period(&self, place: usize, now: u64) -> u64 {
-        let often = self.paths[place].path == DIRECT || self.is_asked_often(place, now);
+        let often = self.paths[place].nth == DIRECT || self.is_asked_often(place, now);
         if often { self.interval_ns } else { self.relay_interval_ns }
     }
 
@@ -393,7 +393,7 @@ impl Worker {
                 path.changed(tx, up, now);
                 self.path_tx.set(path.slot, tx);
             }
-            self.note_usable(place, now);
+            self.note_usable(place);
         }
     }
 
@@ -452,7 +452,7 @@ impl Worker {
     fn take_stock(&mut self, place: usize, now: u64) {
         self.paths[place].sum_up(now);
         let number = self.paths[place].peer;
-        if self.paths[place].path == DIRECT || self.peers[number].paths[DIRECT].is_none() {
+        if self.paths[place].nth == DIRECT || self.peers[number].paths[DIRECT].is_none() {
             self.follow_order(number, now);
         }
         self.write_note(place);
