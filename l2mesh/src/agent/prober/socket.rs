@@ -130,8 +130,8 @@ impl Sockets {
         self.room[VxlanHeader::LEN..SHORT].copy_from_slice(bytemuck::bytes_of(probe));
         // What an error queue holds makes a send fail that has nothing to do with it, once.
         match self.send_once(way, nth, len) {
-            Ok(()) => Ok(()),
-            Err(_) => self.send_once(way, nth, len),
+            Err(errno) if !matches!(errno, Errno::ENOBUFS | Errno::EMSGSIZE) => self.send_once(way, nth, len),
+            outcome => outcome,
         }
     }
 

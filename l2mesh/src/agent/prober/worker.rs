@@ -15,14 +15,14 @@ use std::{
 
 use l2mesh_common::{
     path::{Answered, Choice, DIRECT, MAX_PATHS, choose, is_up, reason::Reason, unanswered},
-    tables::{Change, PathNote, PathRx, PathTx, PeerId, path_slot},
+    tables::{PathNote, PathRx, PathTx, PeerId, path_slot},
     wire::{Mark, Probe as Packet, ProbePath, VxlanHeader},
 };
 use nix::errno::Errno;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
-    Event, LATE, Lateness, Target,
+    Event, Lateness, Target,
     notes::{History, Late},
     order::Order,
     paths::{Path, Turn, has_missed},
@@ -296,13 +296,12 @@ impl Worker {
         self.path_tx.field(slot, offset_of!(PathTx, sequence)).store(sequence, Ordering::Release);
     }
 
-    /// True if it has gone, or is lost as frames would be: where there is no way to the peer, the path is down. What fails for
-    /// other reasons says nothing about the path.
+    /// True if it has gone, or is lost as frames would be.
     fn send(&mut self, way: Option<&Way>, nth: u32, header: VxlanHeader, packet: &Packet, long: Option<u32>) -> bool {
         let Some(way) = way else { return true };
         match self.sockets.send(way, nth, header, packet, long) {
             Ok(()) => true,
-            Err(errno) => matches!(errno, Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN | Errno::ENODEV),
+            Err(errno) => is_lost(errno),
         }
     }
 
@@ -477,4 +476,8 @@ impl Worker {
     }
 }
 
-const _: () = assert!(size_of::<Change>() == 24 && LATE.as_millis() == 10);
+/// True for what frames of a peer would not survive either: there is no way to it, or the first device drops what is sent, which
+/// the kernel only tells those who ask for errors. What fails for other reasons says nothing about the path.
+const fn is_lost(errno: Errno) -> bool {
+    matches!(errno, Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN | Errno::ENODEV | Errno::ENOBUFS)
+}
