@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use std::os::linux::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use aya::maps::{HashMap, Map, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
-use l2mesh_common::tables::{Counter, FdbEntry, FdbKey, Neighbour, NeighbourKey};
+use l2mesh_common::tables::{Counter, FdbEntry, FdbKey, Neighbour, NeighbourKey, PathLimit, Peer};
 use l2mesh_common::verdict::Verdict;
 
 use crate::host::Host;
@@ -109,6 +109,18 @@ impl Pinned {
         let mut neighbour = map.get(&key, 0).expect("a neighbour");
         change(&mut neighbour);
         map.insert(key, neighbour, 0).expect("room for what was there");
+    }
+
+    /// Changes what was learned about the path to a peer. Returns what it was.
+    #[track_caller]
+    pub fn change_limit(&self, peer: u32, change: impl FnOnce(&mut PathLimit)) -> PathLimit {
+        let map = MapData::from_pin(self.directory.join("PEERS")).expect("the pinned peers");
+        let mut map = Array::<_, Peer>::try_from(Map::Array(map)).expect("an array of peers");
+        let mut entry = map.get(&peer, 0).expect("a peer");
+        let before = entry.limit;
+        change(&mut entry.limit);
+        map.set(peer, entry, 0).expect("a place that is there");
+        before
     }
 
     /// Empties the table of MAC addresses, static ones included.
