@@ -301,7 +301,7 @@ fn believed_for_a_time(family: Family, mode: &str) {
     let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("a clock"));
     let (soon, start) = (Duration::from_secs(2), Instant::now());
     let until = u64::try_from((now + soon).as_nanos()).expect("a time");
-    let before = a.pinned("eth0").change_limit(id, |limit| limit.until_ns = until);
+    let before = a.pinned("eth0").change_peer(id, |peer| peer.limit.until_ns = until).limit;
     let minutes = Duration::from_nanos(before.until_ns).saturating_sub(now);
     assert!(minutes > Duration::from_secs(570) && minutes <= Duration::from_mins(10), "{minutes:?} are left");
     let whole = (u64::from(LINK - overhead), None);
