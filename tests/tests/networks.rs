@@ -280,6 +280,12 @@ fn one_of_many_is_watched() {
     let hidden = format!("l2p{last:x}");
     a.run(&format!("ip link set dev {hidden} down"));
     agent.wait_log_line(&format!("the other end of {} was switched off", interface(last)), LIMIT);
+    wait_for("it is switched on again", LIMIT, || match &a.link(&hidden)["operstate"] {
+        state if state == "UP" => Ok(()),
+        state => Err(state.to_string()),
+    });
+    // What is received goes through it; what is sent may take the shortcut.
+    assert_kept_apart(&[b.clone(), a.clone()], &[FIRST, last]);
     assert_kept_apart(&hosts, &[FIRST, last]);
     a.run(&format!("tc qdisc add dev {} clsact", interface(last)));
     wait_for("the shortcut is closed", LIMIT, || match transmit(a, last) {

@@ -267,15 +267,17 @@ fn segments_are_frames() {
         }
         let now = counts();
         let [passed, dropped] = [0, 1].map(|which| now[which] - before[which]);
-        // Of the 25 at once, 100 a second: the last one may take more than there is.
-        let most = 25 / SEGMENTS + 1 + 100 * u64::try_from(start.elapsed().as_millis()).expect("a short time") / 1000;
+        // Of the 25 at once, 100 a second: the last one may take more than there is. And the host's own group memberships.
+        let tokens = 25 + 100 * u64::try_from(start.elapsed().as_millis()).expect("a short time") / 1000;
+        let most = tokens / SEGMENTS + 1 + 5;
         println!("{hook}: {passed} passed, {dropped} dropped");
         assert!(
             (1..=most).contains(&passed) && passed + dropped >= SENT,
             "{hook}: {passed} of {most}, {dropped} dropped"
         );
+        // Where they are limited too.
         wait_for("the segments arrive one by one", LIMIT, || match b.peer(a)["received_frames"].as_u64() {
-            Some(frames) if frames >= passed * SEGMENTS => Ok(()),
+            Some(frames) if frames >= 2 * SEGMENTS => Ok(()),
             frames => Err(format!("{frames:?} of {passed} times {SEGMENTS}")),
         });
     }
