@@ -34,6 +34,7 @@ mod lab;
 mod leftovers;
 pub mod mesh;
 mod napi;
+pub mod narrow;
 mod netns;
 pub mod paths;
 pub mod pinned;
