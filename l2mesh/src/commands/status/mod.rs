@@ -132,7 +132,6 @@ impl std::fmt::Display for Status {
             ("mode", self.mode.clone()),
             ("UDP port", self.udp_port.clone()),
             ("firewall", firewall.to_owned()),
-            ("probes", if self.agent.is_some() && !self.prober.is_empty() { &self.prober } else { "none" }.to_owned()),
             ("relay", if self.relay { "yes: forwards for pairs of other nodes" } else { "no" }.to_owned()),
         ] {
             writeln!(f, "{name:<9} {value}")?;
