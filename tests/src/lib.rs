@@ -20,6 +20,7 @@
 #![expect(clippy::must_use_candidate, reason = "a command is often run for its effect alone")]
 
 pub mod capture;
+mod delay;
 pub mod dhcp;
 mod ethtool;
 mod fabric;
@@ -28,10 +29,12 @@ pub mod flow;
 pub mod foreign;
 pub mod frames;
 mod host;
+mod hurry;
 pub mod import;
 mod kernel_vxlan;
 mod lab;
 mod leftovers;
+mod leg;
 pub mod mesh;
 mod napi;
 mod netns;
@@ -58,6 +61,7 @@ pub use host::{Host, Output};
 pub use kernel_vxlan::{KernelVxlan, VxlanOptions};
 pub use l2mesh_common::wire::MacAddr;
 pub use lab::Lab;
+pub use leg::Leg;
 pub use mesh::Agent;
 pub use napi::NapiThreads;
 pub use process::Process;
