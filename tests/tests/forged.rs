@@ -197,7 +197,7 @@ fn to_be_relayed(mesh: &Mesh) {
         ("from a plain device", P, (RELAY, D, 17), Verdict::RelayStranger),
         ("from itself", A, (RELAY, D, 17), Verdict::RelayStranger),
         ("to an id of nobody", C, (RELAY, NOBODY, 17), Verdict::RelayUnknown),
-        ("to the id 0", C, (RELAY, 0, 17), Verdict::RelayUnknown),
+        ("to the id 0", C, (RELAY, 0, 16), Verdict::ReservedBits),
         ("to a plain device", C, (RELAY, P, 17), Verdict::RelayUnknown),
         ("to the relay itself", C, (RELAY, A, 16), Verdict::RelaySelf),
         ("to the relay itself, in a network that it is not in", C, (RELAY, A, 17), Verdict::RelaySelf),
@@ -207,7 +207,7 @@ fn to_be_relayed(mesh: &Mesh) {
         ("in a network of the relay alone of the two", C, (RELAY, D, 16), Verdict::RelayNotMember),
         ("in a network that nobody has", C, (RELAY, D, 99), Verdict::RelayNotMember),
         ("to a node that is not there", C, (RELAY, GONE, 17), Verdict::RelayNoWay),
-        ("to be relayed and relayed already", C, (RELAY | RELAYED, D, 17), Verdict::ReservedBits),
+        ("to be relayed and relayed already", C, (RELAY | RELAYED, B, 16), Verdict::ReservedBits),
     ] {
         mesh.dropped(what, &mesh.data(from, mark), verdict);
     }
@@ -249,7 +249,7 @@ fn relayed(mesh: &Mesh) {
         ("from a stranger", NOBODY, (RELAYED, C, 16), Verdict::RelayedStranger),
         ("from a plain device", P, (RELAYED, C, 16), Verdict::RelayedStranger),
         ("of nobody", B, (RELAYED, NOBODY, 16), Verdict::RelayedOrigin),
-        ("of the id 0", B, (RELAYED, 0, 16), Verdict::RelayedOrigin),
+        ("of the id 0", B, (RELAYED, 0, 16), Verdict::ReservedBits),
         ("of a node that is not in the network", B, (RELAYED, D, 16), Verdict::RelayedOrigin),
         ("of a plain device", B, (RELAYED, P, 16), Verdict::RelayedOrigin),
         ("of the receiver", B, (RELAYED, A, 16), Verdict::RelayedOrigin),
