@@ -23,6 +23,7 @@ pub mod neighbours;
 pub mod path;
 pub mod path_mtu;
 pub mod receive;
+pub mod relay;
 pub mod tables;
 pub mod too_big;
 pub mod verdict;

@@ -6,7 +6,10 @@
 
 pub mod reason;
 
-use crate::tables::{PathRx, PathTx, PeerId};
+use crate::{
+    tables::{PING_SLOT, PathRx, PathTx, PeerId, path_slot},
+    wire::ProbePath,
+};
 
 /// Paths of one peer: direct, and three relays.
 pub const MAX_PATHS: usize = 4;
@@ -79,6 +82,42 @@ pub const fn answer(tx: &PathTx, answered: Answered, sequence: u32) -> Result<An
     let before = if waiting >= tx.limit { 0 } else { answered.streak };
     let streak = if before < tx.recover { before + 1 } else { tx.recover };
     Ok(Answered { sequence, streak })
+}
+
+/// True if an answer to the probe `sequence` of a search is the latest so far (`before` was), and to one that was sent.
+///
+/// # Errors
+/// As for [`answer`].
+#[inline(always)]
+pub const fn searched(tx: &PathTx, before: u32, sequence: u32) -> Result<(), NoAnswer> {
+    let ahead = sequence.wrapping_sub(before);
+    if ahead == 0 || ahead > u32::MAX / 2 {
+        Err(NoAnswer::Late)
+    } else if ahead > tx.search.wrapping_sub(before) {
+        Err(NoAnswer::Future)
+    } else {
+        Ok(())
+    }
+}
+
+/// True if an answer that came by `via` comes the way of a path's probes: from the peer itself, or from the relay.
+#[inline(always)]
+#[must_use]
+pub const fn comes_its_way(tx: &PathTx, place: ProbePath, peer: PeerId, via: PeerId) -> bool {
+    if place.is_ping() {
+        tx.peer == peer && tx.relay == via
+    } else if place.place() == DIRECT {
+        via == peer
+    } else {
+        tx.relay == via && via != peer
+    }
+}
+
+/// The place of what is asked by probes of this name.
+#[inline(always)]
+#[must_use]
+pub const fn slot(peer: PeerId, path: ProbePath) -> u32 {
+    if path.is_ping() { PING_SLOT + path.place() as u32 } else { path_slot(peer, path.place()) }
 }
 
 /// The tables of paths, as a frame finds them.

@@ -15,10 +15,11 @@ use l2mesh_common::{
 };
 
 use crate::{
-    Action,
+    Action, decap,
     encap::{self, Departing},
     flood, learn, mss,
     packet::Skb,
+    relay::Marked,
     storm, suppress,
     tables::PathTables,
     too_big,
@@ -80,6 +81,40 @@ pub(crate) fn outcome(skb: &mut Skb, bits: u64) -> Result<Action, Verdict> {
     }
 }
 
+/// What became of a marked frame, as one number.
+mod mark {
+    /// The lower half is an interface out of which it goes ([`crate::relay::Marked::Sent`]).
+    pub(super) const SENT: u64 = 0;
+    /// It ends here.
+    pub(super) const HEARD: u64 = 1 << 32;
+    /// The lower half is the peer from which it is.
+    pub(super) const FROM: u64 = 2 << 32;
+    /// The lower half is a verdict.
+    pub(super) const REFUSED: u64 = 3 << 32;
+}
+
+/// [`decap::marked_tc`], in a room of its own.
+#[inline(always)]
+pub(crate) fn marked(skb: &Skb) -> Result<Marked, Verdict> {
+    let bits = marked_frame(skb.raw());
+    match bits & !u64::from(u32::MAX) {
+        mark::SENT => Ok(Marked::Sent(bits as u32)),
+        mark::HEARD => Ok(Marked::Heard),
+        mark::FROM => Ok(Marked::From(bits as u32)),
+        _ => Err(Verdict::from_number(bits as u32)),
+    }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn marked_frame(frame: *mut __sk_buff) -> u64 {
+    match decap::marked_tc(&mut skb(frame)) {
+        Ok(Marked::Sent(ifindex)) => mark::SENT | u64::from(ifindex),
+        Ok(Marked::Heard) => mark::HEARD,
+        Ok(Marked::From(peer)) => mark::FROM | u64::from(peer),
+        Err(verdict) => mark::REFUSED | u64::from(verdict.number()),
+    }
+}
+
 #[inline(always)]
 fn skb(frame: *mut __sk_buff) -> Skb {
     Skb::new(TcContext::new(frame))
@@ -89,7 +124,7 @@ fn skb(frame: *mut __sk_buff) -> Skb {
 #[inline(always)]
 pub(crate) fn tunnel(skb: &Skb, departing: &Departing, next_hop: &NextHop, flags: u32) -> Result<(), Verdict> {
     let PerFrame { vni, tos, .. } = departing.frame;
-    from_bits(set_tunnel(skb.raw(), vni.get(), next_hop, tos.into(), flags))
+    from_bits(set_tunnel(skb.raw(), vni, next_hop, tos.into(), flags))
 }
 
 /// What a pointer names. The verifier knows that it is valid, but not that it is not null.

@@ -6,8 +6,8 @@ use l2mesh_common::{
     tables::{FdbKey, Metadata, Network, PeerId, Settings, VtepAddress},
     verdict::Verdict,
     wire::{
-        Be16, EncapsulatedV4, EncapsulatedV6, EtherType, EthernetHeader, Ipv4Header, Ipv6Header, OuterV4, OuterV6,
-        Protocol, Tag, UdpHeader, Vni, VxlanHeader,
+        Be16, EncapsulatedV4, EncapsulatedV6, EtherType, EthernetHeader, Ipv4Header, Ipv6Header, Mark, OuterV4,
+        OuterV6, Protocol, Tag, UdpHeader, Vni, VxlanHeader,
     },
 };
 
@@ -15,43 +15,63 @@ use crate::{
     Action, apart,
     learn::{learn, tell},
     packet::{Family, Frame, Packet, Skb},
+    relay::{self, Marked},
     storm, suppress, tables,
 };
 
 /// A frame with VXLAN headers to this host.
-struct Arrived {
-    family: Family,
+pub(crate) struct Arrived {
+    pub(crate) family: Family,
     /// 0 for a probe.
-    vni: u32,
-    source: VtepAddress,
+    pub(crate) vni: u32,
+    pub(crate) source: VtepAddress,
     /// DSCP and ECN of the outer header.
-    tos: u8,
-    udp: UdpHeader,
-    vxlan: VxlanHeader,
-    inner: EthernetHeader,
+    pub(crate) tos: u8,
+    pub(crate) udp: UdpHeader,
+    pub(crate) vxlan: VxlanHeader,
+    pub(crate) inner: EthernetHeader,
 }
 
 /// A received frame of one of our networks, from one of its members.
-struct Admitted {
+pub(crate) struct Admitted {
     vni: Vni,
     peer: PeerId,
     network: &'static Network,
     inner: EthernetHeader,
 }
 
+/// What XDP does with a frame.
+pub(crate) enum Onward {
+    /// Up into the host.
+    Up,
+    /// Back out of the interface.
+    Back,
+    /// It ends here, having said what it had to say.
+    Ended,
+}
+
 /// Takes the outer header off and marks the frame for [`underlay_tc`], so that GRO merges what was inside.
 #[inline(always)]
-pub(crate) fn underlay_xdp(frame: &mut Frame) -> Result<(), Verdict> {
+pub(crate) fn underlay_xdp(frame: &mut Frame) -> Result<Onward, Verdict> {
     let settings = tables::settings().ok_or(Verdict::NotVxlan)?;
     let arrived = headers(frame, settings)?;
-    let admitted = admit(&arrived)?;
+    let mut origin = None;
+    if !arrived.vxlan.is_plain() {
+        match relay::marked(frame, settings, &arrived)? {
+            Marked::Sent(_) => return Ok(Onward::Back),
+            Marked::Heard => return Ok(Onward::Ended),
+            Marked::From(peer) => origin = Some(peer),
+        }
+    }
+    let admitted = admit(&arrived, origin)?;
     let marked = congestion(frame, &arrived)?;
     let mark = Metadata::new(admitted.vni.get(), admitted.peer);
     // First, because its failure leaves the frame whole: TC decapsulates then.
     frame.reserve_metadata::<Metadata>()?;
     frame.pop_outer(arrived.family)?;
     frame.store_metadata(&mark)?;
-    mark_congestion(frame, &arrived.inner, marked)
+    mark_congestion(frame, &arrived.inner, marked)?;
+    Ok(Onward::Up)
 }
 
 /// Delivers what [`underlay_xdp`] marked, decapsulates what is still whole, leaves the rest to others.
@@ -59,7 +79,10 @@ pub(crate) fn underlay_xdp(frame: &mut Frame) -> Result<(), Verdict> {
 pub(crate) fn underlay_tc(skb: &mut Skb) -> Result<Action, Verdict> {
     let admitted = match marked(skb) {
         Some(admitted) => admitted?,
-        None => decapsulated(skb)?,
+        None => match decapsulated(skb)? {
+            Arrival::Admitted(admitted) => admitted,
+            Arrival::Done(action) => return Ok(action),
+        },
     };
     deliver(skb, &admitted)
 }
@@ -77,8 +100,16 @@ fn marked(skb: &Skb) -> Option<Result<Admitted, Verdict>> {
     Some(admitted())
 }
 
+/// What is left to do with a frame.
+enum Arrival {
+    /// It is to be delivered.
+    Admitted(Admitted),
+    /// Nothing but this.
+    Done(Action),
+}
+
 #[inline(always)]
-fn decapsulated(skb: &mut Skb) -> Result<Admitted, Verdict> {
+fn decapsulated(skb: &mut Skb) -> Result<Arrival, Verdict> {
     // A tagged frame belongs to a VLAN interface above this one.
     if skb.is_tagged() {
         return Err(Verdict::NotVxlan);
@@ -87,11 +118,25 @@ fn decapsulated(skb: &mut Skb) -> Result<Admitted, Verdict> {
     // With the inner IP header, where the frame has one: cards that split frames leave little of it in one piece.
     skb.pull((EncapsulatedV6::LEN + Ipv6Header::LEN) as u32);
     let arrived = headers(skb, settings)?;
+    let mut origin = None;
+    if !arrived.vxlan.is_plain() {
+        match apart::marked(skb)? {
+            Marked::Sent(ifindex) => return Ok(Arrival::Done(Action::Redirect(ifindex))),
+            Marked::Heard => return Ok(Arrival::Done(Action::DONE)),
+            Marked::From(peer) => origin = Some(peer),
+        }
+    }
     let marked = congestion(skb, &arrived)?;
     if is_for_helper(skb, &arrived) {
+        if let Some(peer) = origin {
+            // The kernel drops what has reserved bits set.
+            let plain = VxlanHeader::marked(arrived.vni, Mark::NONE);
+            skb.replace(arrived.family.outer() - VxlanHeader::LEN as u32, &plain)?;
+            skb.set_origin(peer);
+        }
         return Err(hand_over(skb, settings, &arrived));
     }
-    let admitted = admit(&arrived)?;
+    let admitted = admit(&arrived, origin)?;
     if arrived.udp.has_checksum() {
         skb.forget_outer_checksum();
     }
@@ -100,7 +145,15 @@ fn decapsulated(skb: &mut Skb) -> Result<Admitted, Verdict> {
     }
     skb.store_bytes(&arrived.inner)?;
     mark_congestion(skb, &arrived.inner, marked)?;
-    Ok(admitted)
+    Ok(Arrival::Admitted(admitted))
+}
+
+/// [`relay::marked`] for a frame at TC, of which nothing is known but what is in it.
+#[inline(always)]
+pub(crate) fn marked_tc(skb: &mut Skb) -> Result<Marked, Verdict> {
+    let settings = tables::settings().ok_or(Verdict::NotVxlan)?;
+    let arrived = headers(skb, settings)?;
+    relay::marked(skb, settings, &arrived)
 }
 
 /// What came through the kernel's own receive path: reassembled, or merged by its GRO. The helper device
@@ -113,10 +166,13 @@ pub(crate) fn helper_tc(skb: &mut Skb) -> Result<Action, Verdict> {
     }
     let (id, source) = skb.tunnel().ok_or(Verdict::UnknownSource)?;
     let vni = Vni::new(id).map_err(|_| Verdict::NotOurVni)?;
-    let (peer, network) = member(vni, source).map_err(|verdict| match verdict {
-        Verdict::OtherVni => Verdict::NotOurVni,
-        other => other,
-    })?;
+    let network = tables::network(id).ok_or(Verdict::NotOurVni)?;
+    let peer = match skb.take_origin() {
+        // What was known when it was handed over holds, unless somebody else can say so too.
+        Some(origin) if network.has_member(origin) => relay::relayed_for(&source, origin)?,
+        Some(_) => return Err(Verdict::RelayedOrigin),
+        None => member(network, source)?,
+    };
     check_inner(vni, peer, network, &inner, skb.frames())?;
     deliver(skb, &Admitted { vni, peer, network, inner })
 }
@@ -255,25 +311,31 @@ fn hand_over(skb: &mut Skb, settings: &Settings, arrived: &Arrived) -> Verdict {
     }
 }
 
-/// Network, source and inner header checked.
+/// Network, source and inner header checked. What was relayed has its origin checked already.
 #[inline(always)]
-fn admit(arrived: &Arrived) -> Result<Admitted, Verdict> {
+fn admit(arrived: &Arrived, origin: Option<PeerId>) -> Result<Admitted, Verdict> {
     let Arrived { vni, inner, .. } = *arrived;
     let vni = Vni::new(vni).map_err(|_| Verdict::OtherVni)?;
-    let (peer, network) = member(vni, arrived.source)?;
-    if !arrived.vxlan.is_plain() {
-        return Err(Verdict::ReservedBits);
-    }
+    let (peer, network) = match origin {
+        Some(peer) => (peer, tables::network(vni.get()).ok_or(Verdict::OtherVni)?),
+        None => sender(arrived)?,
+    };
     check_inner(vni, peer, network, &inner, 1)?;
     Ok(Admitted { vni, peer, network, inner })
 }
 
+/// The peer and the network from which a frame is that was not relayed.
+#[inline(always)]
+pub(crate) fn sender(arrived: &Arrived) -> Result<(PeerId, &'static Network), Verdict> {
+    let network = tables::network(arrived.vni).ok_or(Verdict::OtherVni)?;
+    Ok((member(network, arrived.source)?, network))
+}
+
 /// The peer at an outer source, if it may send into this network.
 #[inline(always)]
-fn member(vni: Vni, source: VtepAddress) -> Result<(PeerId, &'static Network), Verdict> {
-    let network = tables::network(vni.get()).ok_or(Verdict::OtherVni)?;
+fn member(network: &Network, source: VtepAddress) -> Result<PeerId, Verdict> {
     let peer = tables::peer_at(&source).ok_or(Verdict::UnknownSource)?;
-    if network.has_member(peer) { Ok((peer, network)) } else { Err(Verdict::NotMember) }
+    if network.has_member(peer) { Ok(peer) } else { Err(Verdict::NotMember) }
 }
 
 #[inline(always)]

@@ -5,17 +5,17 @@ use l2mesh_common::{
     ecn,
     entropy::{self, Ports},
     path::{self, Choice},
-    tables::{FdbKey, Network, NextHop, PeerId, Port, Way, path_slot},
+    tables::{FdbKey, Network, NextHop, PeerId, Port, path_slot},
     verdict::Verdict,
     wire::{
-        EncapsulatedV4, EncapsulatedV6, EtherType, EthernetHeader, HeadersV4, HeadersV6, Ipv4Header, Ipv6Header, Mark,
-        PerFrame, Tag, Tags, Vni,
+        EncapsulatedV4, EncapsulatedV6, EtherType, EthernetHeader, Ipv4Header, Ipv6Header, Mark, PerFrame, Tag, Tags,
+        Vni,
     },
 };
 
 use crate::{
     Action, apart,
-    packet::{Family, Packet as _, Skb},
+    packet::{Family, Packet as _, Skb, write_headers},
     suppress, tables, too_big,
 };
 
@@ -51,20 +51,11 @@ impl Departing {
     /// Writes everything before the payload into the room that was made for it.
     #[inline(always)]
     pub(crate) fn write(&self, skb: &mut Skb, route: &Route, family: Family) -> Result<(), Verdict> {
-        let (template, frame) = (&route.next_hop.template, PerFrame { mark: route.mark, ..self.frame });
+        let frame = PerFrame { mark: route.mark, ..self.frame };
+        write_headers(skb, family, &route.next_hop.template, &frame)?;
         match family {
-            Family::V4 => {
-                let headers = HeadersV4::new(template, &frame);
-                skb.store::<{ HeadersV4::WORDS }, _>(0, |index| headers.word(index))?;
-                self.write_tags::<{ EncapsulatedV4::LEN }>(skb)
-            }
-            Family::V6 => {
-                const WORDS: usize = HeadersV6::WORDS;
-                let headers = HeadersV6::new(template, &frame);
-                skb.store::<WORDS, _>(0, |index| headers.word(index))?;
-                skb.store::<1, _>(WORDS * size_of::<u64>(), |_| headers.word(WORDS) as u32)?;
-                self.write_tags::<{ EncapsulatedV6::LEN }>(skb)
-            }
+            Family::V4 => self.write_tags::<{ EncapsulatedV4::LEN }>(skb),
+            Family::V6 => self.write_tags::<{ EncapsulatedV6::LEN }>(skb),
         }
     }
 
@@ -101,11 +92,7 @@ impl Route {
     /// The IP version of the outer header that our program puts on; `None` where the helper device does.
     #[inline(always)]
     pub(crate) fn family(&self) -> Option<Family> {
-        match self.next_hop.way() {
-            Way::V4 => Some(Family::V4),
-            Way::V6 => Some(Family::V6),
-            Way::HelperV4 | Way::HelperV6 => None,
-        }
+        Family::of(self.next_hop)
     }
 
     /// True if it goes through a relay.
@@ -159,7 +146,7 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
     let (inner, tag_words) = tags.around(untagged);
     let departing = &Departing {
         frame: PerFrame {
-            vni,
+            vni: vni.get(),
             inner,
             len: skb.frame_len() + tags.octets(),
             source_port,

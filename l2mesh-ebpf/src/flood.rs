@@ -21,7 +21,7 @@ use crate::{
 #[inline(always)]
 pub(crate) fn flood(skb: &mut Skb, departing: &Departing, storm_limit: u32) -> Result<Action, Verdict> {
     let PerFrame { vni, inner, .. } = departing.frame;
-    let list = tables::flood_list(vni.get()).ok_or(Verdict::NoPeers)?;
+    let list = tables::flood_list(vni).ok_or(Verdict::NoPeers)?;
     if list.peer_count() == 0 {
         return Err(Verdict::NoPeers);
     }
@@ -33,7 +33,7 @@ pub(crate) fn flood(skb: &mut Skb, departing: &Departing, storm_limit: u32) -> R
         if !list.takes(departing.packet) {
             return Err(Verdict::TooBig);
         }
-        storm::send_apart(storm_limit, &FdbKey::new(vni.get(), inner.source), skb.frames())?;
+        storm::send_apart(storm_limit, &FdbKey::new(vni, inner.source), skb.frames())?;
     }
     if list.by_helper != 0 {
         raw_copies(skb, departing, list)?;

@@ -2,8 +2,8 @@
 //!
 //! | program | hook | room |
 //! |---|---|---|
-//! | `underlay_xdp` | eth0, native XDP | `decap` |
-//! | `underlay_tc` | eth0, TC ingress | `decap` |
+//! | `underlay_xdp` | eth0, native XDP | `decap`, `relay`, `probe` |
+//! | `underlay_tc` | eth0, TC ingress | `decap`, `relay`, `probe` |
 //! | `helper_tc` | l2mk0, TC ingress | `decap` |
 //! | `overlay_tc` | l2m0-p, TC ingress | `encap`, `flood`, `suppress` |
 //! | `too_big_tc` | none, called by `overlay_tc` | `too_big` |
@@ -27,6 +27,8 @@ mod flood;
 mod learn;
 mod mss;
 mod packet;
+mod probe;
+mod relay;
 mod storm;
 mod suppress;
 mod tables;
@@ -43,6 +45,7 @@ use l2mesh_common::{
 };
 
 use crate::{
+    decap::Onward,
     encap::Hook,
     packet::{Frame, Packet as _, Skb},
 };
@@ -67,7 +70,9 @@ impl Action {
 fn underlay_xdp(context: XdpContext) -> u32 {
     let mut frame = Frame::new(context);
     match decap::underlay_xdp(&mut frame) {
-        Ok(()) => xdp_action::XDP_PASS,
+        Ok(Onward::Up) => xdp_action::XDP_PASS,
+        Ok(Onward::Back) => xdp_action::XDP_TX,
+        Ok(Onward::Ended) => xdp_action::XDP_DROP,
         Err(verdict) => {
             tables::count(verdict, frame.frame_len());
             match verdict.fate() {

@@ -1,30 +1,31 @@
 //! The maps, and safe access to them. No other file touches a map.
 #![expect(unsafe_code, reason = "map values are shared with other CPUs and the agent")]
 
+mod paths;
+
 use core::{
     cell::UnsafeCell,
-    intrinsics::{AtomicOrdering, atomic_xadd},
+    intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd},
     mem::offset_of,
 };
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_RB_NO_WAKEUP},
+    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST, BPF_RB_NO_WAKEUP},
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
 use l2mesh_common::{
     freeze::Stays,
-    path::Paths,
     tables::{
-        BUCKET_SLOTS, Bucket, BucketKey, CALL_SLOTS, CALL_TOO_BIG, Change, Counter, Event, FDB_SIZE, FdbEntry, FdbKey,
-        FloodList, HISTORY_SLOTS, Label, LabelKey, MAX_NETWORKS, MemberKey, MemberMacs, Members, Meta, Neighbour,
-        NeighbourKey, Network, PATH_SLOTS, PEER_SLOTS, PathNote, PathRx, PathTx, Peer, PeerCounter, PeerId, Port,
-        STAYS_SLOTS, Settings, VtepAddress, path_slot,
+        BUCKET_SLOTS, Bucket, BucketKey, CALL_SLOTS, CALL_TOO_BIG, Counter, Event, FDB_SIZE, FdbEntry, FdbKey,
+        FloodList, Label, LabelKey, MAX_NETWORKS, MemberKey, MemberMacs, Members, Meta, Neighbour, NeighbourKey,
+        Network, PEER_SLOTS, Peer, PeerCounter, PeerId, Port, STAYS_SLOTS, Settings, VtepAddress,
     },
     too_big,
     verdict::Verdict,
 };
 
+pub(crate) use self::paths::{PathTables, path_rx, path_tx};
 use crate::packet::{Quote, Skb};
 
 /// Only for the agent; the programs never look.
@@ -69,16 +70,6 @@ static MEMBER_MACS: HashMap<MemberKey, MemberMacs> = HashMap::with_max_entries(F
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
 
-/// Mapped into the agent's memory, as the next three: it writes and reads with every probe.
-#[map]
-static PATH_TX: Array<PathTx> = Array::with_max_entries(PATH_SLOTS, BPF_F_MMAPABLE);
-#[map]
-static PATH_RX: Array<PathRx> = Array::with_max_entries(PATH_SLOTS, BPF_F_MMAPABLE);
-/// Only for people; the programs never look. As the next one.
-#[map]
-static PATH_NOTES: Array<PathNote> = Array::with_max_entries(PATH_SLOTS, BPF_F_MMAPABLE);
-#[map]
-static HISTORY: Array<Change> = Array::with_max_entries(HISTORY_SLOTS, BPF_F_MMAPABLE);
 #[map]
 static NODES: HashMap<u32, PeerId> = HashMap::with_max_entries(2 * PEER_SLOTS, 0);
 #[map]
@@ -117,24 +108,18 @@ pub(crate) fn peer(id: PeerId) -> Option<&'static Peer> {
     PEERS.get(id)
 }
 
-/// The tables of paths.
-pub(crate) struct PathTables;
-
-impl Paths for PathTables {
-    #[inline(always)]
-    fn tx(&self, peer: PeerId, path: usize) -> Option<&PathTx> {
-        path_tx(path_slot(peer, path))
-    }
-
-    #[inline(always)]
-    fn rx(&self, peer: PeerId, path: usize) -> Option<&PathRx> {
-        PATH_RX.get(path_slot(peer, path))
-    }
+/// The peer of a node id.
+#[inline(always)]
+pub(crate) fn node(id: u32) -> Option<PeerId> {
+    // SAFETY: see `network`.
+    unsafe { NODES.get(id) }.copied()
 }
 
+/// Who may be relayed for in a network.
 #[inline(always)]
-pub(crate) fn path_tx(slot: u32) -> Option<&'static PathTx> {
-    PATH_TX.get(slot)
+pub(crate) fn relayed(vni: u32) -> Option<&'static Members> {
+    // SAFETY: see `network`; without preallocation a value is used again only after all programs that have it end.
+    unsafe { RELAYED.get(vni) }
 }
 
 #[inline(always)]
@@ -204,6 +189,16 @@ impl Word {
     pub(crate) fn set(&self, value: u64) {
         // SAFETY: see `get`.
         unsafe { self.0.get().write_volatile(value) };
+    }
+
+    /// Puts another value in the place of `before`; false if it was not that any more.
+    #[inline(always)]
+    pub(crate) fn exchange(&self, before: u64, after: u64) -> bool {
+        const { assert!(cfg!(target_pointer_width = "64")) };
+        // SAFETY: see `get`.
+        unsafe {
+            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(self.0.get(), before, after).1
+        }
     }
 
     /// Wraps around: to take away, add the negative.

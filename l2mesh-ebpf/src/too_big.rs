@@ -103,13 +103,13 @@ pub(crate) fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Res
 /// fits every path. Else copies that do not fit are fragmented, if they may be, and the others are still to be sent ([`Action::DONE`]).
 #[inline(always)]
 pub(crate) fn flooded(skb: &mut Skb, departing: &Departing, storm_limit: u32) -> Result<Action, Verdict> {
-    let list = tables::flood_list(departing.frame.vni.get()).ok_or(Verdict::NoPeers)?;
+    let list = tables::flood_list(departing.frame.vni).ok_or(Verdict::NoPeers)?;
     let helper = fragmenter();
     let remedy = remedy(skb, departing, list.mtu.into(), helper != 0);
     if let Remedy::Tell(mtu) = remedy {
         return tell(skb, departing, mtu);
     }
-    let source = FdbKey::new(departing.frame.vni.get(), departing.frame.inner.source);
+    let source = FdbKey::new(departing.frame.vni, departing.frame.inner.source);
     storm::send_apart(storm_limit, &source, skb.frames())?;
     let helper = if remedy == Remedy::Fragment { helper } else { 0 };
     skb.tag(&departing.tags)?;

@@ -390,7 +390,7 @@ fn connect_uplink(host: &Host, plan: &Plan, port: String, interface: &str) -> Up
 
 /// The link-local address without which the kernel solicits no neighbour; no address comes by itself.
 fn ready_for_ipv6(host: &Host, interface: &str, link_local: Ipv6Addr) {
-    host.run(&format!("sysctl -qw net.ipv6.conf.{interface}.accept_ra=0"));
+    host.run(&format!("sysctl -qw net/ipv6/conf/{interface}/accept_ra=0"));
     host.add_address(interface, &format!("{link_local}/64"));
 }
 

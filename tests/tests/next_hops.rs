@@ -194,6 +194,8 @@ fn the_mtu() {
     wait_for("1350 fit", SOON, || if mtu(a) == 1350 { Ok(()) } else { Err(mtu(a).to_string()) });
     assert_eq!(traffic::ping_sized(a, [10, 8, 0, 2], 1, 1350 - 28).lost(), 0);
     assert_eq!(traffic::ping_sized(a, [10, 8, 0, 2], 1, 1351 - 28).received, 0);
+    // It was told that 1350 fit, and remembers that for ten minutes.
+    a.run("ip route flush cache");
     a.run("ip link set dev eth0 mtu 1500");
     wait_for("1450 fit", SOON, || if mtu(a) == 1450 { Ok(()) } else { Err(mtu(a).to_string()) });
     assert_eq!(traffic::ping_sized(a, [10, 8, 0, 2], 1, 1450 - 28).lost(), 0);

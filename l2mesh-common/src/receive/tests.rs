@@ -4,9 +4,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::{
-    EncapsulatedV4, EncapsulatedV6, Endpoint, HeadersV4, HeadersV6, MacAddr, Mark, PerFrame, Template, Vni,
-};
+use crate::wire::{EncapsulatedV4, EncapsulatedV6, Endpoint, HeadersV4, HeadersV6, MacAddr, Mark, PerFrame, Template};
 
 fn settings() -> Settings {
     Settings {
@@ -30,8 +28,7 @@ fn v6(last: u8) -> Ipv6Addr {
 const VNI: u32 = 0xff01;
 
 fn frame(len: u32) -> PerFrame {
-    let vni = Vni::new(VNI).expect("a VNI");
-    PerFrame { vni, inner: EthernetHeader::default(), len, source_port: 50_000, tos: 0, mark: Mark::NONE }
+    PerFrame { vni: VNI, inner: EthernetHeader::default(), len, source_port: 50_000, tos: 0, mark: Mark::NONE }
 }
 
 fn headers(frame_len: u32) -> EncapsulatedV4 {

@@ -59,6 +59,13 @@ impl BucketKey {
         Self::new(vni, 3, peer, MacAddr::ZERO)
     }
 
+    /// What of a peer's probes it sends back.
+    #[inline(always)]
+    #[must_use]
+    pub const fn probes_of(peer: PeerId) -> Self {
+        Self::new(0, 5, peer, MacAddr::ZERO)
+    }
+
     /// What it receives of one source.
     #[inline(always)]
     #[must_use]

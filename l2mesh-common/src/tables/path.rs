@@ -34,7 +34,8 @@ pub struct PathTx {
     pub recover: u32,
     /// Not 0 while it must not be taken although probes are answered: too many are lost, or long packets are.
     pub hold: u32,
-    /// The peer through which it goes, for every path but the direct one.
+    /// The peer through which it goes, for every path but the direct one. At a place of `l2mesh ping`: through which the
+    /// answer is to come, the relay or the peer itself.
     pub relay: PeerId,
     /// At the place of the direct path: in which order the others are tried, an octet each, the first lowest; 0 ends it.
     pub order: u32,

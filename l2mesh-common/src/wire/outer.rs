@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{
-    EtherType, EthernetHeader, MacAddr, UdpHeader, Vni, VxlanHeader,
+    EtherType, EthernetHeader, MacAddr, UdpHeader, VxlanHeader,
     ip::{Ipv4Header, Ipv4Octets, Ipv6Header, Ipv6Octets, Protocol, with_added},
     vxlan::Mark,
 };
@@ -84,8 +84,8 @@ impl EncapsulatedV6 {
 /// What differs from frame to frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PerFrame {
-    /// The network.
-    pub vni: Vni,
+    /// The network's VNI, 0 for a probe.
+    pub vni: u32,
     /// The inner header up to the first tag or the payload.
     pub inner: EthernetHeader,
     /// Octets from the inner Ethernet header on, tags included.
@@ -102,6 +102,16 @@ pub struct PerFrame {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct Template([u64; 11]);
+
+impl PerFrame {
+    /// What goes on of a frame that came with these headers: the same, but for the mark.
+    #[inline(always)]
+    #[must_use]
+    pub const fn forwarded(udp: &UdpHeader, vni: u32, tos: u8, inner: EthernetHeader, mark: Mark) -> Self {
+        let len = udp.length().saturating_sub(UDP_VXLAN) as u32;
+        Self { vni, inner, len, source_port: udp.source(), tos, mark }
+    }
+}
 
 impl Template {
     /// Nothing yet.
@@ -201,7 +211,7 @@ impl Word {
         const VNI_HIGH: usize = 12;
         const VNI_LOW: usize = 14;
         const INNER: usize = 16;
-        let (id, Mark { flags, node }) = (frame.vni.get(), frame.mark);
+        let (id, Mark { flags, node }) = (frame.vni, frame.mark);
         self.set(offset, frame.source_port);
         self.set(offset + LENGTH, udp_len(frame));
         self.set(offset + FLAGS, u16::from(VxlanHeader::FLAG_VNI | flags) << 8 | (node >> 24) as u16);
@@ -324,11 +334,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::Vni;
 
     fn frame(id: u32, macs: [[u8; 6]; 2], ether_type: u16, len: u32, source_port: u16, tos: u8) -> PerFrame {
-        let vni = Vni::new(id).expect("in range");
         let inner = EthernetHeader::new(MacAddr(macs[0]), MacAddr(macs[1]), EtherType(ether_type));
-        PerFrame { vni, inner, len, source_port, tos, mark: Mark::NONE }
+        PerFrame { vni: id, inner, len, source_port, tos, mark: Mark::NONE }
     }
 
     proptest! {

@@ -6,9 +6,12 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use bytemuck::NoUninit;
-use l2mesh_common::verdict::Verdict;
+use l2mesh_common::{
+    verdict::Verdict,
+    wire::{EthernetHeader, PerFrame, Template},
+};
 
-use super::{Family, Packet};
+use super::{Family, Packet, Underlay, write_headers};
 
 /// A frame at the XDP hook.
 pub(crate) struct Frame {
@@ -41,6 +44,30 @@ impl Packet for Frame {
         // SAFETY: the check bounds the access, and `&mut self` says that no header is borrowed.
         unsafe { (start as *mut T).write(*value) };
         Ok(())
+    }
+}
+
+impl Underlay for Frame {
+    #[inline(always)]
+    fn rewrite(&mut self, from: Family, to: Family, template: &Template, frame: &PerFrame) -> Result<(), Verdict> {
+        let room = from.outer().cast_signed() - to.outer().cast_signed();
+        // SAFETY: takes the context as it is.
+        if room != 0 && unsafe { bpf_xdp_adjust_head(self.context.ctx, room) } != 0 {
+            return Err(Verdict::EncapFailed);
+        }
+        write_headers(self, to, template, frame)
+    }
+
+    /// Not every card takes frames from others' XDP programs: those are for TC to send.
+    #[inline(always)]
+    fn can_leave_by(&self, ifindex: u32) -> bool {
+        // SAFETY: the context is valid as long as the program runs.
+        unsafe { (*self.context.ctx).ingress_ifindex == ifindex }
+    }
+
+    #[inline(always)]
+    fn greatest_packet(&self, _: Family, len: u32) -> u32 {
+        len.saturating_sub(EthernetHeader::LEN as u32)
     }
 }
 

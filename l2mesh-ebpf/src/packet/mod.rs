@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "packet access and helper calls")]
 
 mod frame;
+mod onward;
 mod reshape;
 mod skb;
 
@@ -10,12 +11,13 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::BPF_F_INGRESS,
-    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_loop, bpf_redirect},
+    helpers::generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_loop, bpf_redirect},
 };
 use bytemuck::{AnyBitPattern, NoUninit};
 use l2mesh_common::{
+    tables::{NextHop, Way},
     verdict::Verdict,
-    wire::{OuterV4, OuterV6},
+    wire::{HeadersV4, HeadersV6, OuterV4, OuterV6, PerFrame, Template},
 };
 
 pub(crate) use self::{frame::Frame, reshape::Quote, skb::Skb};
@@ -36,6 +38,30 @@ impl Family {
             Self::V6 => OuterV6::LEN as u32,
         }
     }
+}
+
+impl Family {
+    /// The IP version of what our programs send there; `None` where the helper device does.
+    #[inline(always)]
+    pub(crate) const fn of(next_hop: &NextHop) -> Option<Self> {
+        match next_hop.way() {
+            Way::V4 => Some(Self::V4),
+            Way::V6 => Some(Self::V6),
+            Way::HelperV4 | Way::HelperV6 => None,
+        }
+    }
+}
+
+/// Received frames that can be sent on with another outer header.
+pub(crate) trait Underlay: Packet {
+    /// Puts another outer header in the place of the one that is there, and the inner Ethernet header behind it.
+    fn rewrite(&mut self, from: Family, to: Family, template: &Template, frame: &PerFrame) -> Result<(), Verdict>;
+
+    /// True if the frame can leave by this interface from this hook.
+    fn can_leave_by(&self, ifindex: u32) -> bool;
+
+    /// Octets of the greatest inner packet that a frame is on the wire, whose inner frame has `len` octets.
+    fn greatest_packet(&self, family: Family, len: u32) -> u32;
 }
 
 /// What XDP and TC frames have in common: headers at constant offsets.
@@ -77,6 +103,28 @@ pub(crate) trait Packet {
     }
 }
 
+/// Writes everything up to the inner payload, tags not counted, at the start of a frame.
+#[inline(always)]
+pub(crate) fn write_headers(
+    packet: &mut impl Packet,
+    family: Family,
+    template: &Template,
+    frame: &PerFrame,
+) -> Result<(), Verdict> {
+    match family {
+        Family::V4 => {
+            let headers = HeadersV4::new(template, frame);
+            packet.store::<{ HeadersV4::WORDS }, _>(0, |index| headers.word(index))
+        }
+        Family::V6 => {
+            const WORDS: usize = HeadersV6::WORDS;
+            let headers = HeadersV6::new(template, frame);
+            packet.store::<WORDS, _>(0, |index| headers.word(index))?;
+            packet.store::<1, _>(WORDS * size_of::<u64>(), |_| headers.word(WORDS) as u32)
+        }
+    }
+}
+
 /// Sends the frame out of an interface.
 #[inline(always)]
 pub(crate) fn redirect(ifindex: u32) -> i32 {
@@ -96,6 +144,13 @@ pub(crate) fn receive(ifindex: u32) -> i32 {
 pub(crate) fn now_ns() -> u64 {
     // SAFETY: no arguments.
     unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds.
+#[inline(always)]
+pub(crate) fn exact_now_ns() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_ns() }
 }
 
 /// The body of a loop.

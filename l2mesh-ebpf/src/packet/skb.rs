@@ -272,7 +272,7 @@ impl Skb {
     }
 
     #[inline(always)]
-    fn pop(&mut self, octets: u32, flags: u32) -> Result<(), ()> {
+    pub(super) fn pop(&mut self, octets: u32, flags: u32) -> Result<(), ()> {
         const FLAGS: u32 = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
         // SAFETY: see `push_behind`.
         match unsafe {

@@ -73,7 +73,9 @@ impl Agent {
                 return;
             }
             if self.news.storms.len() < STORMS {
-                self.news.storms.insert(key, Storm { who, peer: event.to, told_at_ns: now });
+                // The last straw of the network's storm is some peer's: its own storm is another topic.
+                let peer = if verdict == Verdict::StormReceivedPeer { event.to } else { PeerId::MAX };
+                self.news.storms.insert(key, Storm { who, peer, told_at_ns: now });
             }
         }
         self.news.journal.note(topic(verdict, event), text, times);

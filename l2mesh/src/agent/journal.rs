@@ -21,7 +21,7 @@ pub(super) struct Topic {
     pub(super) vni: u32,
     /// Zero where it is about all.
     pub(super) mac: MacAddr,
-    /// Zero where it is about all.
+    /// [`PeerId::MAX`] where it is about all.
     pub(super) peer: PeerId,
 }
 

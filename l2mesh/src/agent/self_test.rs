@@ -8,7 +8,7 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use l2mesh_common::{
     tables::Fact,
     verdict::Verdict,
-    wire::{Endpoint, EtherType, EthernetHeader, HeadersV4, HeadersV6, MacAddr, Mark, PerFrame, Template, Vni},
+    wire::{Endpoint, EtherType, EthernetHeader, HeadersV4, HeadersV6, MacAddr, Mark, PerFrame, Template},
 };
 use tokio::time::{Instant, sleep};
 
@@ -81,7 +81,7 @@ impl Agent {
         // Without Ethernet header the kernel takes this one off (`__bpf_redirect_no_mac` in net/core/filter.c).
         let mac = link.mac.unwrap_or(MacAddr::ZERO);
         let Some((local, peer)) = self.peer_behind_interface().await? else { return Ok(None) };
-        let Some(vni) = self.view.networks.first().and_then(|network| Vni::new(network.vni).ok()) else {
+        let Some(vni) = self.view.networks.first().map(|network| network.vni) else {
             return Ok(None);
         };
         let nobody = MacAddr::SELF_TEST;
