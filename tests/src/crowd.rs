@@ -24,6 +24,7 @@ const RELAY: u8 = 0x02;
 const RELAYED: u8 = 0x40;
 /// Where things stand in a probe behind Ethernet, IPv4, UDP and VXLAN.
 const SOURCE: usize = 26;
+#[cfg(test)]
 const DESTINATION: usize = 30;
 const PORTS: usize = 34;
 const VXLAN: usize = 42;

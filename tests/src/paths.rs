@@ -121,6 +121,18 @@ impl Paths {
         up.map(|(tx, _)| self.names[&tx.relay].clone()).collect()
     }
 
+    /// How many paths to all peers together are up.
+    #[must_use]
+    #[track_caller]
+    pub fn count_up(&self) -> usize {
+        let slots = self.names.keys().flat_map(|peer| (0..MAX_PATHS).map(|place| path_slot(*peer, place)));
+        let is_up = |slot: &u32| {
+            let (tx, rx) = (self.tx.get(slot, 0).expect("a path"), self.rx.get(slot, 0).expect("a path"));
+            is_up(&tx, Answered::from_bits(rx.answered))
+        };
+        slots.filter(is_up).count()
+    }
+
     /// Waits until frames go this way.
     #[track_caller]
     pub fn wait_way(&self, peer: &Host, way: &Way, limit: Duration) {
