@@ -1,12 +1,12 @@
 //! The command line: clap types and help texts, no logic.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use l2mesh_common::wire::Vni;
 
 use crate::{
-    config::{MeshFlags, TxHook},
+    config::{MeshFlags, TxHook, duration},
     dataplane::pins::OWN_ROOT,
 };
 
@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Maps(MapsArgs),
     /// Show the mesh at a glance
     Status(StatusArgs),
+    /// Measure a path to another node the way data takes it; no agent is needed
+    Ping(PingArgs),
     /// Validate a configuration file
     Check(CheckArgs),
     /// Print the configuration that equals vxlan devices, netplan files or a tinc network
@@ -49,7 +51,7 @@ pub(crate) enum Command {
 impl Command {
     /// True for verbs that change nothing.
     pub(crate) const fn only_reads(&self) -> bool {
-        matches!(self, Self::Maps(_) | Self::Status(_) | Self::Check(_) | Self::Import(_))
+        matches!(self, Self::Maps(_) | Self::Status(_) | Self::Ping(_) | Self::Check(_) | Self::Import(_))
     }
 }
 
@@ -190,6 +192,53 @@ pub(crate) struct StatusArgs {
     pub json: bool,
 }
 
+/// What `ping` is told.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  l2mesh ping ovh
+  l2mesh ping ovh --via hetzner
+  l2mesh ping ovh --via direct --count 100 --interval 20ms
+  l2mesh ping ovh --size 1450
+
+The other node's kernel answers. The exit status is 1 if nothing was answered.")]
+pub(crate) struct PingArgs {
+    /// The other node: its name or its address
+    pub node: String,
+    /// Through this relay, or `direct` [default: the path in use, followed when it changes]
+    #[arg(long, value_name = "RELAY")]
+    pub via: Option<String>,
+    /// How many probes
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: u32,
+    /// Time from one to the next, with its unit
+    #[arg(long, default_value = "1s", value_parser = interval)]
+    pub interval: Duration,
+    /// How long to wait for each answer, with its unit
+    #[arg(long, default_value = "1s", value_parser = interval)]
+    pub timeout: Duration,
+    /// Of the inner packet, as an MTU counts: 1450 tests whether that MTU is right [default: the shortest]
+    #[arg(long, value_name = "OCTETS", value_parser = clap::value_parser!(u16).range(24..=9000))]
+    pub size: Option<u16>,
+    /// The underlay interface; needed when there is more than one mesh
+    #[arg(long)]
+    pub iface: Option<String>,
+    /// For programs, when all is over
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A far end answers so many probes a second that more often is no use.
+const LEAST_INTERVAL: Duration = Duration::from_millis(10);
+
+fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text) {
+        None => Err("write a whole number and its unit, as 100ms or 1s".to_owned()),
+        Some(interval) if interval < LEAST_INTERVAL => Err("10ms is the least".to_owned()),
+        Some(interval) => Ok(interval),
+    }
+}
+
 /// What `check` is told.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "\
@@ -319,6 +368,17 @@ mod tests {
         assert!(parse("l2mesh maps --watch").is_ok());
         assert!(parse("l2mesh status --json").is_ok());
         assert!(parse("l2mesh check --config mesh.toml").is_ok());
+        assert!(
+            parse("l2mesh ping ovh --via hetzner --count 9 --interval 10ms --timeout 2s --size 1450 --json").is_ok()
+        );
+        assert_eq!(parse("l2mesh ping").map(|_| ()), Err(ErrorKind::MissingRequiredArgument));
+        for line in ["--count 0", "--interval 1", "--interval 9ms", "--timeout 0s", "--size 23", "--size 9001"] {
+            assert_eq!(
+                parse(&format!("l2mesh ping ovh {line}")).map(|_| ()),
+                Err(ErrorKind::ValueValidation),
+                "{line}"
+            );
+        }
         assert_eq!(parse("l2mesh check").map(|_| ()), Err(ErrorKind::MissingRequiredArgument));
         for line in
             ["", "vxlan0 vxlan1 --local 192.0.2.1 --peer 192.0.2.2", "--netplan a b --peer ::1", "--tinc /etc/tinc/x"]

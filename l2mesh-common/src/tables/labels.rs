@@ -71,6 +71,8 @@ pub enum Fact {
     Firewall = 3,
     /// Outer source address.
     Local = 4,
+    /// How late the thread that sends probes was.
+    Prober = 5,
 }
 
 /// UTF-8 text, cut at a character and padded with zeros.

@@ -32,7 +32,7 @@ pub struct PathTx {
     pub limit: u32,
     /// So many answers in a row bring it back.
     pub recover: u32,
-    /// Not 0 while it must not be taken although probes are answered: too many are lost, or long packets are.
+    /// Not 0 while it must not be taken although probes are answered: [`PathTx::HELD_FOR_LOSS`], [`PathTx::HELD_FOR_BIG`].
     pub hold: u32,
     /// The peer through which it goes, for every path but the direct one. At a place of `l2mesh ping`: through which the
     /// answer is to come, the relay or the peer itself.
@@ -49,6 +49,13 @@ pub struct PathTx {
     pub peer: PeerId,
     /// Zero.
     pub reserved: u32,
+}
+
+impl PathTx {
+    /// Too many probes are lost.
+    pub const HELD_FOR_LOSS: u32 = 1;
+    /// Long packets are.
+    pub const HELD_FOR_BIG: u32 = 2;
 }
 
 /// What answers to the probes of a path showed; the kernel programs alone write, but for the beginning.

@@ -35,6 +35,16 @@ struct Storm {
     told_at_ns: u64,
 }
 
+impl News {
+    /// Something happened to a path: that is told at once.
+    pub(super) fn note_path(&mut self, topic: Topic, text: String, now_ns: u64) {
+        self.journal.note(topic, text, 1);
+        for line in self.journal.lines(now_ns) {
+            log::warn!("{line}");
+        }
+    }
+}
+
 impl Agent {
     /// Logs what happened since the last time.
     pub(super) fn tell_events(&mut self) -> anyhow::Result<()> {

@@ -14,6 +14,8 @@ mod overlay;
 pub(crate) mod own_address;
 mod own_hooks;
 mod path_mtu;
+mod paths;
+mod prober;
 mod self_test;
 pub(crate) mod signals;
 pub(crate) mod start;
@@ -27,7 +29,10 @@ use anyhow::Context as _;
 use l2mesh_common::tables::{Fact, PeerId};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
-use self::signals::Signals;
+use self::{
+    prober::{Prober, Target},
+    signals::Signals,
+};
 
 use crate::{
     dataplane::{
@@ -120,6 +125,12 @@ pub(crate) struct Agent {
     pub(crate) links: BTreeMap<PeerId, u32>,
     /// What the flood lists know of the paths to the peers.
     pub(crate) paths: Paths,
+    /// Sends probes, if there is anybody to probe.
+    prober: Option<Prober>,
+    /// What it was told last.
+    targets: Vec<Target>,
+    /// What was last said of its lateness.
+    told_lateness: String,
 }
 
 /// Why the agent ends.
@@ -136,6 +147,7 @@ impl Agent {
     /// The kernel cannot be asked any more, or something could not be removed.
     pub(crate) async fn run(mut self, signals: &mut Signals) -> anyhow::Result<()> {
         let end = self.serve(signals).await.context("the mesh keeps forwarding without an agent: attach again")?;
+        self.prober = None;
         match end {
             End::Signal if self.persist => {
                 log::info!(
@@ -188,6 +200,10 @@ impl Agent {
                     settle = SETTLE.max(4 * start.elapsed());
                     self.endure(done)?;
                 }
+                event = Prober::next(&mut self.prober) => {
+                    let done = self.follow_prober(&event);
+                    self.endure(done)?;
+                }
                 heard = self.complaints.next() => {
                     let done = self.hear(&heard);
                     self.endure(done)?;
@@ -205,7 +221,7 @@ impl Agent {
                     self.endure(done)?;
                 }
                 _ = news.tick() => {
-                    let done = self.tell_events().and_then(|()| self.check_metadata());
+                    let done = self.tell_events().and_then(|()| self.tell_lateness()).and_then(|()| self.check_metadata());
                     self.endure(done)?;
                 }
                 _ = refresh.tick() => {

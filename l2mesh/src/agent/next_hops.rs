@@ -15,6 +15,9 @@ impl Agent {
     pub(crate) async fn look_up_next_hops(&mut self) -> anyhow::Result<()> {
         for place in 0..self.view.peers.len() {
             let peer = &self.view.peers[place];
+            if !peer.is_direct {
+                continue;
+            }
             let (id, address) = (peer.id, peer.address);
             let writer = if peer.way.is_by_helper() { Writer::Kernel } else { Writer::Program };
             match next_hop::next_hop(&self.netlink, address, self.view.source_towards(peer), writer).await? {
@@ -35,7 +38,7 @@ impl Agent {
     /// Makes the kernel ask next hops whose entry it has not confirmed lately. What it sends itself it keeps fresh itself.
     pub(super) async fn refresh_neighbours(&self) -> anyhow::Result<()> {
         let mut asked = BTreeSet::new();
-        for peer in self.view.peers.iter().filter(|peer| !peer.way.is_by_helper()) {
+        for peer in self.view.peers.iter().filter(|peer| peer.is_direct && !peer.way.is_by_helper()) {
             if let Some(route) = self.netlink.route_to(peer.address, self.view.source_towards(peer)).await?
                 && !route.local
             {

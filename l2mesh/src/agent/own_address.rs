@@ -102,6 +102,7 @@ impl Agent {
             }
         }
         self.view.addresses = addresses;
+        self.aim_prober()?;
         fill::write_settings(&mut self.tables, &self.view, &self.devices)
     }
 }

@@ -12,7 +12,7 @@ use l2mesh_common::{
     verdict::Verdict,
 };
 
-use super::{Agent, coarse_now_ns};
+use super::{Agent, coarse_now_ns, prober::TooBig};
 use crate::{
     dataplane::{
         fill::{flood_list, paths},
@@ -48,6 +48,15 @@ impl Agent {
         }
     }
 
+    /// Somebody said so of a probe: the kernel has seen that it was ours.
+    pub(super) fn hear_of_probe(&mut self, said: TooBig) -> anyhow::Result<()> {
+        let TooBig { destination, mtu } = said;
+        let Some(peer) = self.view.peers.iter().find(|peer| peer.address == destination) else { return Ok(()) };
+        let Some(source) = self.view.source_towards(peer) else { return Ok(()) };
+        let complaint = Complaint { mtu, source, destination, port: self.view.port, vni: 0 };
+        self.hear(&Heard { from: destination, said: Ok(complaint) })
+    }
+
     /// About which peer it is, and what is believed from now on. The outer error is that of the tables.
     fn judge(&self, complaint: &Complaint, now_ns: u64) -> anyhow::Result<Result<(PeerId, Limit), Refusal>> {
         let Some(peer) = self.view.peers.iter().find(|peer| self.is_ours_to(complaint, peer)) else {
@@ -62,7 +71,9 @@ impl Agent {
     /// address as the others know it.
     fn is_ours_to(&self, complaint: &Complaint, peer: &PeerView) -> bool {
         let Complaint { source, destination, port, vni, .. } = *complaint;
-        let in_network = self.view.networks.iter().any(|it| it.vni == vni && it.members.contains(&peer.id));
+        // Probes have no VNI.
+        let in_network = self.view.networks.iter().any(|it| it.vni == vni && it.members.contains(&peer.id))
+            || (vni == 0 && peer.is_probed);
         let is_source = self.view.source_towards(peer) == Some(source) || self.source.written.contains(&source);
         destination == peer.address && port == self.view.port && in_network && is_source
     }
@@ -103,6 +114,7 @@ impl Agent {
 
     /// Says to each network what fits every path, if a path has changed.
     pub(super) fn follow_paths(&mut self) -> anyhow::Result<()> {
+        self.aim_prober()?;
         let paths = paths(&self.tables, &self.view)?;
         if self.paths == paths {
             return Ok(());

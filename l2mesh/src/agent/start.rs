@@ -80,9 +80,6 @@ pub(crate) async fn start(
     if by_kernel.is_some() {
         identity.mesh.allows_mode_kernel(identity.own)?;
     }
-    for text in identity.mesh.not_yet() {
-        log::warn!("{text}");
-    }
     let owner = Owner::new(&link.name, link.index)?;
     let pins = PinDir::of(pin_root, &owner)?;
     let adopts = match pins.state(&owner)? {
@@ -133,6 +130,9 @@ pub(crate) async fn start(
         complaints: hear_complaints(),
         links: BTreeMap::new(),
         paths: BTreeMap::new(),
+        prober: None,
+        targets: Vec::new(),
+        told_lateness: String::new(),
     };
     match agent.finish().await {
         Ok(()) => Ok(Some(agent)),
@@ -188,6 +188,7 @@ impl Agent {
             }
         }
         self.tell_missing();
+        self.start_prober()?;
         self.test_firewall().await
     }
 

@@ -35,7 +35,6 @@ struct Summary<'a> {
     errors: &'a [ConfigError],
     nodes: Vec<NodeSummary<'a>>,
     networks: Vec<NetworkSummary<'a>>,
-    not_yet: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -65,11 +64,8 @@ impl<'a> Summary<'a> {
                 errors: &[],
                 nodes: mesh.nodes.iter().map(NodeSummary::new).collect(),
                 networks: mesh.networks.iter().map(|network| NetworkSummary::new(mesh, network)).collect(),
-                not_yet: mesh.not_yet(),
             },
-            Err(ConfigErrors(errors)) => {
-                Self { valid: false, errors, nodes: Vec::new(), networks: Vec::new(), not_yet: Vec::new() }
-            }
+            Err(ConfigErrors(errors)) => Self { valid: false, errors, nodes: Vec::new(), networks: Vec::new() },
         }
     }
 }
@@ -108,13 +104,7 @@ fn table(mesh: &Mesh) -> String {
         };
         [network.name.clone(), network.vni.to_string(), network.interface.clone(), mtu(mesh, network), members]
     }));
-    let mut text = format!("{}\n{}", columns(&nodes), columns(&networks));
-    let not_yet = mesh.not_yet();
-    if !not_yet.is_empty() {
-        text.push('\n');
-    }
-    text.extend(not_yet.into_iter().map(|text| format!("attach will warn: {text}\n")));
-    text
+    format!("{}\n{}", columns(&nodes), columns(&networks))
 }
 
 /// The MTU as far as a file can say it.
@@ -159,10 +149,7 @@ old-box  0x6a1af22e  203.0.113.40  vxlan
 NETWORK  VNI             INTERFACE  MTU             MEMBERS
 lan      65281 (0xff01)  l2mff01    1450 (default)  all 3
 ";
-        let table = table(&mesh);
-        let (tables, not_yet) = table.split_once("\nattach will warn: ").expect("something is not there yet");
-        assert_eq!(tables, expected);
-        assert_eq!(not_yet.lines().count(), mesh.not_yet().len());
+        assert_eq!(table(&mesh), expected);
     }
 
     #[test]
@@ -177,7 +164,7 @@ lan      65281 (0xff01)  l2mff01    1450 (default)  all 3
         assert_eq!(
             show(Mesh::from_toml(text, "mesh.toml")),
             serde_json::json!({
-                "valid": true, "errors": [], "not_yet": [],
+                "valid": true, "errors": [],
                 "nodes": [node("a", 0xe40c_292c, "192.0.2.1"), node("b", 0xe70c_2de5, "b.example")],
                 "networks": [{ "name": "lan", "vni": 16, "interface": "l2m10", "mtu": null, "members": ["a"] }],
             })
@@ -188,7 +175,7 @@ lan      65281 (0xff01)  l2mff01    1450 (default)  all 3
         });
         assert_eq!(
             show(Mesh::from_file(Path::new("none.toml"))),
-            serde_json::json!({ "valid": false, "errors": [error], "nodes": [], "networks": [], "not_yet": [] })
+            serde_json::json!({ "valid": false, "errors": [error], "nodes": [], "networks": [] })
         );
     }
 }

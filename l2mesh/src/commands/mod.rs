@@ -2,9 +2,10 @@
 
 pub(crate) mod attach;
 pub(crate) mod check;
+mod clock;
 pub(crate) mod detach;
 pub(crate) mod import;
 pub(crate) mod maps;
-mod neighbours;
 mod output;
+pub(crate) mod ping;
 pub(crate) mod status;

@@ -1,9 +1,9 @@
 //! Two nodes that reach each other over different IP versions: what the one sends comes from an address that the other
-//! does not know, and is dropped as a stranger's.
+//! does not know, and is dropped as a stranger's. Only through a relay that has both can they talk.
 
 use std::net::IpAddr;
 
-use super::{ConfigError, Mesh, Network, Node};
+use super::{ConfigError, Mesh, Network, Node, relays::Pairs};
 
 /// More of them say nothing new.
 const MOST_TOLD: usize = 10;
@@ -29,7 +29,8 @@ impl Clash {
         format!(
             "node {name:?}: {other:?} reaches it over {version} ({address}), but it reaches {other:?} over {others_version} \
              ({others}), and each takes the other for a stranger: add from = {{ {other} = \"...\" }} with an \
-             {others_version} address here, or from = {{ {name} = \"...\" }} with an {version} address to node {other:?}"
+             {others_version} address here, or from = {{ {name} = \"...\" }} with an {version} address to node {other:?}, or \
+             relay = true to a node that has both"
         )
     }
 }
@@ -43,18 +44,16 @@ const fn version(address: IpAddr) -> &'static str {
 
 /// The first such pairs that share a network, as far as host names are resolved.
 pub(super) fn clashes(nodes: &[Node], networks: &[Network]) -> Vec<Clash> {
-    let reached = |node: usize, by: usize| {
-        let address = nodes[node].from.get(&by).copied().or_else(|| nodes[node].address.ip());
-        // Where an error was found, that stands.
-        address.filter(|address| !address.is_unspecified())
-    };
+    let sight = Pairs { nodes, by_flags: false };
     let share = |one: usize, other: usize| {
         networks.iter().any(|it| it.members.binary_search(&one).is_ok() && it.members.binary_search(&other).is_ok())
     };
     let pairs = (0..nodes.len()).flat_map(|one| (one + 1..nodes.len()).map(move |other| [one, other]));
     let clash = |[one, other]: [usize; 2]| {
-        let reached = [reached(one, other)?, reached(other, one)?];
-        let is_clash = reached[0].is_ipv4() != reached[1].is_ipv4() && share(one, other);
+        let reached = [sight.address(one, other)?, sight.address(other, one)?];
+        let is_clash = reached[0].is_ipv4() != reached[1].is_ipv4()
+            && share(one, other)
+            && sight.relays(one, other).next().is_none();
         is_clash.then_some(Clash { nodes: [one, other], reached })
     };
     pairs.filter_map(clash).take(MOST_TOLD).collect()
@@ -96,13 +95,23 @@ mod tests {
         };
         let expected = "mesh.toml:3: node \"a\": \"b\" reaches it over IPv4 (203.0.113.10), but it reaches \"b\" over IPv6 \
                         (2001:db8::20), and each takes the other for a stranger: add from = { b = \"...\" } with an IPv6 \
-                        address here, or from = { a = \"...\" } with an IPv4 address to node \"b\"";
+                        address here, or from = { a = \"...\" } with an IPv4 address to node \"b\", or relay = true to a node \
+                        that has both";
         assert_eq!(errors(&nodes("", ""), ""), [expected]);
         // As it says.
         assert_eq!(errors(&nodes("b = \"2001:db8::10\"", ""), ""), [""; 0]);
         assert_eq!(errors(&nodes("", "a = \"192.0.2.20\""), ""), [""; 0]);
         // Both is one too many.
         assert_eq!(errors(&nodes("b = \"2001:db8::10\"", "a = \"192.0.2.20\""), "").len(), 1);
+        // c has both; a relay that a does not want is none.
+        let relayed = |a: &str| {
+            errors(
+                &nodes("", "").replacen("from = {  }", a, 1).replace("from = { b =", "relay = true\nfrom = { b ="),
+                "",
+            )
+        };
+        assert_eq!(relayed(""), [""; 0]);
+        assert_eq!(relayed("relays = []"), [expected]);
         // Nothing to say to each other.
         let apart = "[[network]]\nname = \"one\"\nvni = 16\nmembers = [\"a\", \"c\"]\n\
                      [[network]]\nname = \"other\"\nvni = 17\nmembers = [\"b\", \"c\"]\n";

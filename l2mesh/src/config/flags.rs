@@ -26,10 +26,10 @@ pub(crate) struct MeshFlags {
     /// The same for a host with a plain kernel vxlan device
     #[arg(long, value_name = "ADDRESS")]
     pub plain_peer: Vec<IpAddr>,
-    /// The same for a host that may relay for us (relaying is not in this version)
+    /// The same for a host that may relay for us
     #[arg(long, value_name = "ADDRESS")]
     pub relay: Vec<IpAddr>,
-    /// Relay for the others (not in this version)
+    /// Relay for the others, who say --relay
     #[arg(long)]
     pub allow_relay: bool,
     /// Name of the overlay interface [default: l2m and the VNI in hexadecimal]

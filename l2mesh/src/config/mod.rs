@@ -3,7 +3,7 @@
 //! ```text
 //! file.rs  --.                                 .-- host.rs     which node am I, MTU, host names
 //!             >-- RawMesh -- validate.rs -- Mesh -- kernel_mode.rs  what a node in that mode cannot do
-//! flags.rs --'    (node.rs, network.rs)        '-- not_yet.rs  what this version does not do
+//! flags.rs --'    (node.rs, network.rs)        '-- relays.rs   who may stand between two nodes
 //! ```
 
 mod error;
@@ -14,7 +14,7 @@ mod host;
 mod kernel_mode;
 mod network;
 mod node;
-mod not_yet;
+mod relays;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -35,7 +35,7 @@ use l2mesh_common::wire::{MacAddr, Vni};
 pub(crate) use error::{ConfigError, ConfigErrors, Location};
 pub(crate) use flags::MeshFlags;
 pub(crate) use host::{Host, ResolveError};
-pub(crate) use text::{Cidr, interface_problem, is_host_name, name_problem};
+pub(crate) use text::{Cidr, duration, interface_problem, is_host_name, name_problem, show_duration};
 
 use error::Source;
 
@@ -61,8 +61,6 @@ pub(crate) struct Mesh {
     pub nodes: Vec<Node>,
     /// Every Ethernet segment, at least one.
     pub networks: Vec<Network>,
-    /// True if the user wrote anything about probes.
-    probe_written: bool,
     /// This host's index where the configuration itself says it: flags do.
     own: Option<usize>,
 }

@@ -87,21 +87,6 @@ fn every_key() {
 }
 
 #[test]
-fn what_is_not_there_yet() {
-    let mut mesh = Mesh::from_toml(include_str!("tests/every-key.toml"), "mesh.toml").expect("valid");
-    mesh.resolve(|_| Ok(vec!["198.51.100.2".parse().expect("an address")])).expect("one address each");
-    assert_eq!(
-        mesh.not_yet(),
-        [
-            "[probe]: paths are not watched in this version, every peer is reached directly",
-            "node \"a\": relay: this version does not relay",
-            "node \"b\": relays: this version does not relay",
-        ]
-    );
-    assert_eq!(parsed("end:", "").not_yet(), [""; 0]);
-}
-
-#[test]
 fn not_refused() {
     for (place, fragment) in [
         ("end:", "[underlay]"),
@@ -175,13 +160,13 @@ fn ids_are_fnv_1a() {
 #[test]
 fn durations() {
     for (text, ms) in [("100ms", 100), ("5s", 5000), ("300 s", 300_000), ("5min", 300_000), ("2 h", 7_200_000)] {
-        assert_eq!(text::duration(text), Some(Duration::from_millis(ms)), "{text}");
+        assert_eq!(duration(text), Some(Duration::from_millis(ms)), "{text}");
     }
     for text in ["", "5", "ms", "-5s", "+5s", "1.5s", "5 years", "5ss", "99999999999999999999s", "99999999999999999d"] {
-        assert_eq!(text::duration(text), None, "{text}");
+        assert_eq!(duration(text), None, "{text}");
     }
     for (ms, shown) in [(1, "1ms"), (100, "100ms"), (1500, "1500ms"), (60_000, "1min"), (2_592_000_000, "30d")] {
-        assert_eq!(text::show_duration(Duration::from_millis(ms)), shown);
+        assert_eq!(show_duration(Duration::from_millis(ms)), shown);
     }
 }
 

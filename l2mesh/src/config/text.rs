@@ -83,14 +83,14 @@ impl FromStr for Cidr {
 }
 
 /// A whole number and a unit, with or without a space between.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit())?);
     let (_, factor) = UNITS.iter().find(|(names, _)| names.contains(&unit.trim_ascii()))?;
     number.parse::<u64>().ok()?.checked_mul(*factor).map(Duration::from_millis)
 }
 
 /// A duration of whole ms in the greatest unit that divides it: `100ms`, `5s`.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     let ms = duration.as_millis();
     let unit = UNITS.iter().find(|(_, factor)| ms.is_multiple_of(u128::from(*factor)));
     unit.map_or_else(|| format!("{ms}ms"), |(names, factor)| format!("{}{}", ms / u128::from(*factor), names[0]))

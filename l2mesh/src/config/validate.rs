@@ -26,7 +26,6 @@ pub(super) fn mesh(raw: &RawMesh, source: Source<'_>) -> Result<Mesh, ConfigErro
     let probe = raw.probe.as_ref().map(|raw| probe(&mut report, raw));
     let (nodes, names) = node::nodes(&mut report, &raw.node);
     let networks = network::networks(&mut report, &raw.network, &names);
-    let probe_written = probe.is_some();
     if matches!(source, Source::File { .. }) {
         for clash in families::clashes(&nodes, &networks) {
             let node = &raw.node[clash.node()];
@@ -36,7 +35,7 @@ pub(super) fn mesh(raw: &RawMesh, source: Source<'_>) -> Result<Mesh, ConfigErro
     }
     checksums_want_the_port(&mut report, raw, &underlay, &nodes);
     // Where an error was found, a placeholder stands: it ends here.
-    report.finish(Mesh { underlay, probe: probe.unwrap_or_default(), nodes, networks, probe_written, own: None })
+    report.finish(Mesh { underlay, probe: probe.unwrap_or_default(), nodes, networks, own: None })
 }
 
 /// The helper device sends what is to have a UDP checksum, to the port that it holds: a tunnel key cannot say one.

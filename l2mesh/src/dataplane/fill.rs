@@ -8,10 +8,10 @@ use std::{
 use anyhow::Context as _;
 use bytemuck::Zeroable as _;
 use l2mesh_common::{
-    path::DIRECT,
+    path::choose,
     tables::{
-        Fact, FdbEntry, FdbKey, FloodList, Label, LabelKey, Neighbour, Network, NextHop, PathTx, Peer, PeerId, Port,
-        Settings, VtepAddress, Way, path_slot,
+        Fact, FdbEntry, FdbKey, FloodList, Label, LabelKey, Members, Neighbour, Network, NextHop, OWN_NODE, Peer,
+        PeerId, Port, Settings, VtepAddress, Way, path_slot,
     },
     wire::Ipv4Octets,
 };
@@ -19,8 +19,9 @@ use l2mesh_common::{
 use super::{
     census::Census,
     devices::{Devices, Pair},
+    paths::{Snapshot, write_paths},
     tables::{Tables, reconcile, remove},
-    view::{NetworkView, View},
+    view::{NetworkView, PeerView, View},
 };
 use crate::config::Tos;
 
@@ -31,6 +32,15 @@ const VETH_EXTRA: u32 = 14 + 4;
 pub(crate) fn fill(tables: &mut Tables, view: &View, devices: &Devices) -> anyhow::Result<()> {
     write_settings(tables, view, devices)?;
     let others = write_peers(tables, view)?;
+    write_paths(tables, view, &others)?;
+    let nodes = view.peers.iter().filter(|peer| !peer.is_plain).map(|peer| (peer.node_id, peer.id));
+    reconcile(&mut tables.nodes, nodes.chain([(view.node_id, OWN_NODE)]))?;
+    let relayed = view.relayed.iter().map(|(vni, members)| {
+        let mut value = Members::zeroed();
+        members.iter().for_each(|&peer| value.add(peer));
+        (*vni, value)
+    });
+    reconcile(&mut tables.relayed, relayed)?;
     let paths = paths(tables, view)?;
     reconcile(&mut tables.flood, view.networks.iter().map(|it| (it.vni, flood_list(&paths, it))))?;
     let networks: Vec<_> = view
@@ -51,19 +61,45 @@ pub(crate) fn fill(tables: &mut Tables, view: &View, devices: &Devices) -> anyho
     write_labels(tables, view)
 }
 
-/// How each peer is reached, and what of an inner packet its path takes: 0 while that is not known.
-pub(crate) type Paths = BTreeMap<PeerId, (Way, u32)>;
+/// How each peer is reached.
+pub(crate) type Paths = BTreeMap<PeerId, Reach>;
+
+/// How a peer is reached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Reach {
+    way: Way,
+    /// Those of the relays through which it may be.
+    others: Vec<Way>,
+    /// What the path in use takes of an inner packet; 0 while that is not known.
+    mtu: u32,
+}
 
 /// The paths to all peers, as the tables have them.
 pub(crate) fn paths(tables: &Tables, view: &View) -> anyhow::Result<Paths> {
-    view.peers.iter().map(|peer| Ok((peer.id, (peer.way, tables.peers.get(&peer.id, 0)?.current().mtu)))).collect()
+    let snapshot = Snapshot::read(tables);
+    let ways: BTreeMap<PeerId, Way> = view.peers.iter().map(|peer| (peer.id, peer.way)).collect();
+    let links = view.peers.iter().map(|peer| Ok((peer.id, tables.peers.get(&peer.id, 0)?.current().mtu)));
+    let links: BTreeMap<PeerId, u32> = links.collect::<anyhow::Result<_>>()?;
+    let reach = |peer: &PeerView| {
+        let choice = choose(&snapshot, peer.id);
+        let near = if choice.is_relayed() { choice.relay } else { peer.id };
+        let link = links.get(&near).copied().unwrap_or(0);
+        let shown = tables.path_tx.get(path_slot(peer.id, choice.path)).mtu;
+        let mtu = if link == 0 || shown == 0 { link } else { link.min(shown) };
+        let others = peer.relays.iter().filter_map(|relay| ways.get(relay).copied()).collect();
+        (peer.id, Reach { way: peer.way, others, mtu })
+    };
+    Ok(view.peers.iter().map(reach).collect())
 }
 
 /// Who gets what is flooded in a network, and what fits the paths to all of them.
 pub(crate) fn flood_list(paths: &Paths, network: &NetworkView) -> FloodList {
-    let members = network.members.iter().filter_map(|&id| Some((id, *paths.get(&id)?)));
-    let list = FloodList::new(&members.clone().map(|(id, (way, _))| (id, way)).collect::<Vec<_>>());
-    let least = members.map(|(_, (_, mtu))| mtu).filter(|&mtu| mtu != 0).min().unwrap_or(0);
+    let members = network.members.iter().filter_map(|&id| Some((id, paths.get(&id)?)));
+    let mut list = FloodList::new(&members.clone().map(|(id, reach)| (id, reach.way)).collect::<Vec<_>>());
+    for &way in members.clone().flat_map(|(_, reach)| &reach.others) {
+        list.add_version(way);
+    }
+    let least = members.map(|(_, reach)| reach.mtu).filter(|&mtu| mtu != 0).min().unwrap_or(0);
     FloodList { mtu: u16::try_from(least).unwrap_or(u16::MAX), ..list }
 }
 
@@ -132,8 +168,8 @@ pub(crate) fn write_settings(tables: &mut Tables, view: &View, devices: &Devices
         local_v6,
         move_limit: view.moves.0,
         move_freeze_ms: u32::try_from(view.moves.1.as_millis())?,
-        flags: 0,
-        node_id: 0,
+        flags: if view.may_relay { Settings::MAY_RELAY } else { 0 },
+        node_id: view.node_id,
     };
     if tables.settings.get(&0, 0)? != settings {
         tables.settings.set(0, settings, 0).context("cannot write SETTINGS")?;
@@ -155,9 +191,10 @@ fn write_peers(tables: &mut Tables, view: &View) -> anyhow::Result<HashSet<PeerI
         // What was meant for another way would send frames without outer header, or with two.
         let goes_on = before.current().way().is_by_helper() == peer.way.is_by_helper();
         let before = if goes_on { before } else { empty };
-        let value = Peer { flags: if peer.is_plain { Peer::PLAIN } else { 0 }, node_id: peer.node_id, ..before };
+        let flags = [(peer.is_plain, Peer::PLAIN), (peer.is_relay, Peer::RELAY)];
+        let flags = flags.iter().filter(|(is_set, _)| *is_set).fold(0, |flags, (_, flag)| flags | flag);
+        let value = Peer { flags, node_id: peer.node_id, ..before };
         tables.peers.set(peer.id, value, 0).context("cannot write PEERS")?;
-        tables.path_tx.set(path_slot(peer.id, DIRECT), &PathTx { limit: u32::MAX, ..PathTx::default() });
         used.insert(peer.id);
         if !is_the_same {
             others.insert(peer.id);

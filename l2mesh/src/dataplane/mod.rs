@@ -8,6 +8,7 @@ pub(crate) mod headroom;
 pub(crate) mod hooks;
 pub(crate) mod mapped;
 pub(crate) mod object;
+pub(crate) mod paths;
 pub(crate) mod pins;
 pub(crate) mod tables;
 pub(crate) mod teardown;

@@ -11,7 +11,7 @@ use l2mesh_common::{
 
 use crate::{
     agent::own_address::Local,
-    config::{Cidr, Mesh, NodeKind, OVERHEAD_IPV4, OVERHEAD_IPV6, Tos},
+    config::{Cidr, Mesh, Network, NodeKind, OVERHEAD_IPV4, OVERHEAD_IPV6, Probe, Tos},
     underlay::Link,
 };
 
@@ -24,6 +24,14 @@ pub(crate) struct View {
     pub(crate) ifindex: u32,
     /// This node's name.
     pub(crate) node: String,
+    /// Its id on the wire.
+    pub(crate) node_id: u32,
+    /// It forwards for pairs of others.
+    pub(crate) may_relay: bool,
+    /// Who may be relayed for, by VNI: only on a relay.
+    pub(crate) relayed: Vec<(u32, Vec<PeerId>)>,
+    /// How paths are watched.
+    pub(crate) probe: Probe,
     /// Outer source addresses.
     pub(crate) local: Local,
     /// The addresses of the underlay interface.
@@ -34,7 +42,8 @@ pub(crate) struct View {
     pub(crate) by_kernel: bool,
     /// How often a MAC address may move in ten seconds, and how long one that moves more often is frozen.
     pub(crate) moves: (u32, Duration),
-    /// The other nodes with which a network is shared.
+    /// The other nodes with which a network is shared, those that may relay between us and them, and on a relay all that it may
+    /// relay for.
     pub(crate) peers: Vec<PeerView>,
     /// The networks of which this node is a member.
     pub(crate) networks: Vec<NetworkView>,
@@ -55,6 +64,14 @@ pub(crate) struct PeerView {
     pub(crate) knows_us_as: Option<IpAddr>,
     /// True for a kernel vxlan device.
     pub(crate) is_plain: bool,
+    /// It may forward for pairs of others.
+    pub(crate) is_relay: bool,
+    /// The paths to it are probed; else the direct one is always up, and the only one.
+    pub(crate) is_probed: bool,
+    /// Each sees the other over the same IP version: else there is no direct path.
+    pub(crate) is_direct: bool,
+    /// Peers that may relay to it, in the order of the configuration.
+    pub(crate) relays: Vec<PeerId>,
     /// Who puts the outer header on.
     pub(crate) way: Way,
     /// The UDP checksum must not be left out.
@@ -140,6 +157,24 @@ pub(crate) struct Place<'a> {
     pub(crate) by_kernel: bool,
 }
 
+/// The other nodes that this one has to know, ascending.
+fn others(mesh: &Mesh, own: usize, mine: &[&Network], by_kernel: bool) -> BTreeSet<usize> {
+    let mut others: BTreeSet<usize> =
+        mine.iter().flat_map(|network| network.members.iter().copied()).filter(|&it| it != own).collect();
+    if by_kernel {
+        return others;
+    }
+    let relays: Vec<usize> = others.iter().flat_map(|&other| mesh.relays_between(own, other)).collect();
+    others.extend(relays);
+    if mesh.nodes[own].relay {
+        let is_served = |&other: &usize| {
+            other != own && mesh.nodes[other].kind == NodeKind::L2mesh && mesh.see_each_other(own, other)
+        };
+        others.extend((0..mesh.nodes.len()).filter(is_served));
+    }
+    others
+}
+
 /// Our program leaves UDP checksums out: with them, a GSO frame would have to be cut first.
 fn way(peer: IpAddr, by_helper: bool) -> Way {
     match (peer, by_helper) {
@@ -181,8 +216,7 @@ impl View {
             node.name,
             mine.len()
         );
-        let others: BTreeSet<usize> =
-            mine.iter().flat_map(|network| network.members.iter().copied()).filter(|&it| it != own).collect();
+        let others = others(mesh, own, &mine, place.by_kernel);
         let mut taken: BTreeSet<PeerId> = BTreeSet::new();
         let mut peers = Vec::new();
         for &index in &others {
@@ -203,6 +237,7 @@ impl View {
             };
             ids[index] = Some(id);
             let other = &mesh.nodes[index];
+            let is_probed = !place.by_kernel && mesh.probe_each_other(own, index);
             views.push(PeerView {
                 id,
                 name: other.name.clone(),
@@ -210,10 +245,24 @@ impl View {
                 address,
                 knows_us_as: node.from.get(&index).copied(),
                 is_plain: other.kind == NodeKind::Vxlan,
+                is_relay: other.relay,
+                is_probed,
+                is_direct: !is_probed || mesh.see_each_other(own, index),
+                relays: Vec::new(),
                 way: way(address, place.by_kernel || other.udp_checksum),
                 udp_checksum: other.udp_checksum,
             });
         }
+        for (peer, &index) in views.iter_mut().zip(&others).filter(|(peer, _)| peer.is_probed) {
+            peer.relays = mesh.relays_between(own, index).filter_map(|relay| ids[relay]).collect();
+        }
+        let may_relay = node.relay && !place.by_kernel;
+        let relayed = mesh
+            .networks
+            .iter()
+            .filter(|_| may_relay)
+            .map(|network| (network.vni.get(), network.members.iter().filter_map(|&member| ids[member]).collect()));
+        let relayed = relayed.collect();
         let networks = mine.into_iter().map(|network| {
             Ok(NetworkView {
                 name: network.name.clone(),
@@ -237,6 +286,10 @@ impl View {
             interface: place.interface.to_owned(),
             ifindex: place.ifindex,
             node: node.name.clone(),
+            node_id: node.id,
+            may_relay,
+            relayed,
+            probe: mesh.probe.clone(),
             local: place.local,
             addresses: place.addresses.to_vec(),
             port: mesh.underlay.port,

@@ -8,7 +8,7 @@ use l2mesh_common::{
 };
 use serde::Serialize;
 
-use super::{maps::vni_text, output::table};
+use super::{super::output::table, vni_text};
 use crate::{agent::coarse_now_ns, dataplane::tables::Tables};
 
 /// An address.

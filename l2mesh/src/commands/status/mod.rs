@@ -1,15 +1,23 @@
 //! `l2mesh status`: the mesh at a glance.
 
+mod changes;
+mod peers;
+
 use std::{io::Write as _, path::Path};
 
 use l2mesh_common::{
-    tables::Fact,
+    tables::{Fact, LabelKey},
     verdict::{Fate, Verdict},
 };
 use serde::Serialize;
 
+use self::{
+    changes::{ChangeRow, changes, changes_table},
+    peers::{PeerStatus, peers_text},
+};
 use super::{
-    maps::{CounterRow, NetworkRow, PeerRow, counters, networks, networks_table, peers, vni_text},
+    clock::Moment,
+    maps::{CounterRow, NetworkRow, PeerRow, Snapshot, counters, networks, networks_table, peers, vni_text},
     output::{Attached, attached, table},
 };
 use crate::{agent::control::live_agent, cli::StatusArgs};
@@ -35,18 +43,14 @@ struct Status {
     mode: String,
     udp_port: String,
     firewall: String,
+    /// This node forwards for pairs of other nodes.
+    relay: bool,
     networks: Vec<NetworkRow>,
     peers: Vec<PeerStatus>,
+    /// Which path frames took to whom, the latest first.
+    changes: Vec<ChangeRow>,
     /// Verdicts that dropped frames, and notes worth a look.
     notable: Vec<CounterRow>,
-}
-
-#[derive(Debug, Serialize)]
-struct PeerStatus {
-    #[serde(flatten)]
-    peer: PeerRow,
-    /// direct, or a relay's name.
-    path: &'static str,
 }
 
 impl Status {
@@ -65,10 +69,19 @@ impl Status {
                             | Verdict::CopyTooBig
                             | Verdict::PathMtuLowered
                             | Verdict::PathMtuRefused
+                            | Verdict::NoPathUp
                     );
                     verdict.label() == row.verdict
                         && (is_news || verdict.fate() == Fate::Dropped && *verdict != Verdict::SelfTest)
                 })
+        };
+        let name = |peer| tables.label(LabelKey::peer(peer));
+        let mtu = |peer| tables.peers.get(&peer, 0).map_or(0, |peer| peer.current().mtu);
+        let (snapshot, changes) = (Snapshot::of(tables), changes(tables, &name));
+        let of_peer = |peer: PeerRow| {
+            let change = changes.iter().find(|change| change.peer == peer.name);
+            let paths = snapshot.rows(peer.id, &name, &mtu);
+            PeerStatus::new(peer, paths, change)
         };
         Ok(Self {
             node: tables.fact(Fact::Node),
@@ -79,7 +92,9 @@ impl Status {
             udp_port: tables.fact(Fact::UdpPort),
             firewall: tables.fact(Fact::Firewall),
             networks: networks(tables, None)?,
-            peers: peers(tables, None)?.into_iter().map(|peer| PeerStatus { path: "direct", peer }).collect(),
+            relay: tables.settings.get(&0, 0)?.may_relay(),
+            peers: peers(tables, None)?.into_iter().map(of_peer).collect(),
+            changes,
             notable: counters(tables)?.into_iter().filter(notable).collect(),
         })
     }
@@ -114,26 +129,15 @@ impl std::fmt::Display for Status {
             ("mode", self.mode.clone()),
             ("UDP port", self.udp_port.clone()),
             ("firewall", firewall.to_owned()),
+            ("relay", if self.relay { "yes: forwards for pairs of other nodes" } else { "no" }.to_owned()),
         ] {
             writeln!(f, "{name:<9} {value}")?;
         }
-        let cells = self.peers.iter().map(|it| {
-            // Whether it answers is for probes to say, which are still to come.
-            let state = if it.peer.next_hop.is_some() { "next hop known" } else { "no next hop" };
-            vec![
-                it.peer.name.clone(),
-                it.peer.address.clone(),
-                it.peer.kind.into(),
-                it.path.into(),
-                state.into(),
-                it.peer.mtu_text(),
-                it.peer.sent_frames.to_string(),
-                it.peer.received_frames.to_string(),
-            ]
-        });
-        let header = ["peer", "address", "kind", "path", "state", "mtu", "sent", "received"];
         write!(f, "\n{}", networks_text(&self.networks))?;
-        write!(f, "\n{}", table("peers", &header, &cells.collect::<Vec<_>>(), &[5, 6, 7]))?;
+        write!(f, "\n{}", peers_text(&self.peers, Moment::now()))?;
+        if !self.changes.is_empty() {
+            write!(f, "\n{}", changes_table(&self.changes))?;
+        }
         if !self.notable.is_empty() {
             let cells = self.notable.iter().map(|it| vec![it.verdict.into(), it.frames.to_string(), it.meaning.into()]);
             write!(

@@ -1,0 +1,114 @@
+//! What the prober says, and what it is told.
+
+use l2mesh_common::{
+    path::{Choice, reason::Reason},
+    tables::{Fact, PeerId},
+    wire::MacAddr,
+};
+
+use super::{
+    Agent, coarse_now_ns,
+    journal::Topic,
+    prober::{Event, Prober, Target},
+};
+
+impl Agent {
+    /// Starts the probes, where there is something to probe.
+    pub(super) fn start_prober(&mut self) -> anyhow::Result<()> {
+        self.targets = self.targets_now()?;
+        self.prober = Prober::start(&self.view, &self.tables, &self.targets)?;
+        Ok(())
+    }
+
+    /// How the peers that are probed are reached.
+    fn targets_now(&self) -> anyhow::Result<Vec<Target>> {
+        let target = |peer: &crate::dataplane::view::PeerView| {
+            let mtu = self.tables.peers.get(&peer.id, 0)?.current().mtu;
+            Ok(Target { peer: peer.id, source: self.view.source_towards(peer), mtu })
+        };
+        self.view.peers.iter().filter(|peer| peer.is_probed).map(target).collect()
+    }
+
+    /// Tells the prober where peers are reached now, if that has changed.
+    pub(super) fn aim_prober(&mut self) -> anyhow::Result<()> {
+        let Some(prober) = &self.prober else { return Ok(()) };
+        let targets = self.targets_now()?;
+        if targets != self.targets {
+            prober.aim(targets.clone());
+            self.targets = targets;
+        }
+        Ok(())
+    }
+
+    /// Takes up what the prober says.
+    pub(super) fn follow_prober(&mut self, event: &Event) -> anyhow::Result<()> {
+        match *event {
+            Event::Changed { peer, before, now, reason, lasted } => {
+                let text = format!(
+                    "{}: {}, after {} for {}",
+                    self.name(peer),
+                    self.describe_change(now, reason),
+                    self.describe_path(before),
+                    span(lasted)
+                );
+                self.news.note_path(Topic { kind: "path", vni: 0, mac: MacAddr::ZERO, peer }, text, coarse_now_ns()?);
+                self.follow_paths()
+            }
+            Event::Size { peer, relay, mtu } => {
+                let path =
+                    relay.map_or_else(|| "directly".to_owned(), |relay| format!("through {}", self.short(relay)));
+                match mtu {
+                    0 => log::info!("{}: {path} all that the links take arrives", self.name(peer)),
+                    mtu => {
+                        log::warn!("{}: {path} {mtu} octets of a packet arrive, longer ones are lost", self.name(peer))
+                    }
+                }
+                self.follow_paths()
+            }
+            Event::TooBig(too_big) => self.hear_of_probe(too_big),
+        }
+    }
+
+    fn describe_change(&self, now: Choice, reason: Reason) -> String {
+        match (now.is_relayed(), now.is_up) {
+            (true, _) => format!("frames go through {}, because {}", self.short(now.relay), reason.text()),
+            (false, true) => format!("frames go directly, because {}", reason.text()),
+            (false, false) => reason.text().to_owned(),
+        }
+    }
+
+    fn describe_path(&self, path: Choice) -> String {
+        match (path.is_relayed(), path.is_up) {
+            (true, _) => format!("they went through {}", self.short(path.relay)),
+            (false, true) => "they went directly".to_owned(),
+            (false, false) => "no path was up".to_owned(),
+        }
+    }
+
+    fn short(&self, id: PeerId) -> &str {
+        self.view.peers.iter().find(|peer| peer.id == id).map_or("?", |peer| &peer.name)
+    }
+
+    /// Says how late the prober was, for tests and for people.
+    pub(super) fn tell_lateness(&mut self) -> anyhow::Result<()> {
+        let Some(prober) = &self.prober else { return Ok(()) };
+        let text = prober.lateness();
+        if self.told_lateness == text {
+            return Ok(());
+        }
+        self.tables.set_fact(Fact::Prober, &text)?;
+        self.told_lateness = text;
+        Ok(())
+    }
+}
+
+/// A time for people: the two greatest units.
+fn span(time: std::time::Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0 => format!("{} ms", time.as_millis()),
+        ..60 => format!("{:.1} s", time.as_secs_f64()),
+        ..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}

@@ -1,0 +1,483 @@
+//! The thread: which path is due, and what a turn of it brings about.
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::Duration,
+};
+
+use l2mesh_common::{
+    path::{Answered, Choice, DIRECT, MAX_PATHS, choose, is_up, reason::Reason, unanswered},
+    tables::{Change, PathNote, PathRx, PathTx, PeerId, path_slot},
+    wire::{Mark, Probe as Packet, ProbePath, VxlanHeader},
+};
+use nix::errno::Errno;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{
+    Event, LATE, Lateness, Target,
+    notes::{History, Late},
+    order::Order,
+    paths::Path,
+    schedule::{self, Need},
+    socket::{Sockets, Way, hurry, now_ns},
+};
+use crate::{
+    config::Probe,
+    dataplane::{
+        mapped::Mapped,
+        paths::Snapshot,
+        tables::Tables,
+        view::{PeerView, View},
+    },
+};
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// A peer that is probed.
+pub(super) struct Peer {
+    pub(super) id: PeerId,
+    node_id: u32,
+    address: IpAddr,
+    source: Option<IpAddr>,
+    /// `None` while no address of ours is known for it.
+    way: Option<Way>,
+    /// What the way to it takes of an inner packet; 0 while that is not known.
+    mtu: u32,
+    /// Places in [`Worker::paths`].
+    pub(super) paths: [Option<usize>; MAX_PATHS],
+    /// A probe of the direct path is not answered in time, or there is none.
+    has_missed: bool,
+    /// The path that frames take.
+    pub(super) choice: Choice,
+    /// Since when, on the clock of probes.
+    pub(super) chosen_ns: u64,
+    pub(super) order: Order,
+}
+
+/// All that the thread has.
+pub(super) struct Worker {
+    pub(super) probe: Probe,
+    port: u16,
+    interval_ns: u64,
+    relay_interval_ns: u64,
+    grain_ns: u64,
+    /// The longest packet of any network.
+    longest: u32,
+    path_tx: Mapped<PathTx>,
+    path_rx: Mapped<PathRx>,
+    pub(super) path_notes: Mapped<PathNote>,
+    pub(super) history: History,
+    /// What this thread has written, and what it has read last.
+    pub(super) world: Snapshot,
+    sockets: Sockets,
+    pub(super) peers: Vec<Peer>,
+    /// Places in `peers`, by id.
+    by_id: Vec<Option<usize>>,
+    pub(super) paths: Vec<Path>,
+    /// When each path is due; what is not its latest time is passed over.
+    queue: BinaryHeap<Reverse<(u64, usize)>>,
+    /// When the next path is looked at for readers, and which.
+    notes_ns: u64,
+    notes_place: usize,
+    drained_ns: u64,
+    orders: Receiver<Vec<Target>>,
+    pub(super) events: UnboundedSender<Event>,
+    late: Late,
+    lateness: Arc<Lateness>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        view: &View,
+        tables: &Tables,
+        sockets: Sockets,
+        orders: Receiver<Vec<Target>>,
+        events: UnboundedSender<Event>,
+        lateness: Arc<Lateness>,
+    ) -> anyhow::Result<Self> {
+        let probe = view.probe.clone();
+        let interval_ns = u64::try_from(probe.interval.as_nanos())?.max(1);
+        let now = now_ns();
+        let mut worker = Self {
+            port: view.port,
+            interval_ns,
+            relay_interval_ns: u64::try_from(probe.relay_interval.as_nanos())?.max(interval_ns),
+            grain_ns: (interval_ns / 50).max(1_000_000).min(interval_ns),
+            longest: view.networks.iter().map(|network| network.mtu).max().unwrap_or(0),
+            path_tx: tables.path_tx.clone(),
+            path_rx: tables.path_rx.clone(),
+            path_notes: tables.path_notes.clone(),
+            history: History::find(tables.history.clone()),
+            world: Snapshot::read(tables),
+            sockets,
+            peers: Vec::new(),
+            by_id: vec![None; usize::try_from(tables.peers.len())?],
+            paths: Vec::new(),
+            queue: BinaryHeap::new(),
+            notes_ns: now,
+            notes_place: 0,
+            drained_ns: now,
+            orders,
+            events,
+            late: Late::new(now),
+            lateness,
+            probe,
+        };
+        for peer in view.peers.iter().filter(|peer| peer.is_probed) {
+            worker.add(peer, now);
+        }
+        worker.begin(now);
+        Ok(worker)
+    }
+
+    fn add(&mut self, view: &PeerView, now: u64) {
+        let place = self.peers.len();
+        self.by_id[view.id as usize] = Some(place);
+        let mut paths = [None; MAX_PATHS];
+        for (path, found) in paths.iter_mut().enumerate() {
+            let slot = path_slot(view.id, path);
+            let (tx, rx) = (self.world.tx[slot as usize], self.world.rx[slot as usize]);
+            if tx.limit != 0 {
+                *found = Some(self.paths.len());
+                self.paths.push(Path::new((place, path), slot, &tx, &rx, &self.probe, now));
+            }
+        }
+        self.peers.push(Peer {
+            id: view.id,
+            node_id: view.node_id,
+            address: view.address,
+            source: None,
+            way: None,
+            mtu: 0,
+            paths,
+            has_missed: !view.is_direct,
+            choice: Choice::DIRECT,
+            chosen_ns: now,
+            order: Order::default(),
+        });
+    }
+
+    /// Spreads first probes over an interval, and those of paths through relays over more. What is up goes on without being
+    /// looked at more closely.
+    fn begin(&mut self, now: u64) {
+        let directs = self.paths.iter().filter(|it| it.path == DIRECT).count().max(1) as u64;
+        let relayed = self.paths.len() - self.paths.iter().filter(|it| it.path == DIRECT).count();
+        let each = self.probe.interval * self.probe.recover;
+        let (mut nth_direct, mut nth_relayed) = (0, 0);
+        for path in &mut self.paths {
+            let after = if path.path == DIRECT {
+                nth_direct += 1;
+                (nth_direct - 1) * self.interval_ns / directs
+            } else {
+                nth_relayed += 1;
+                let start = schedule::start(nth_relayed - 1, relayed, each);
+                u64::try_from(start.as_nanos()).unwrap_or(0)
+            };
+            path.due_ns = (now + after).next_multiple_of(self.grain_ns);
+            path.began_ns = path.due_ns;
+        }
+        self.queue = self.paths.iter().enumerate().map(|(place, path)| Reverse((path.due_ns, place))).collect();
+        for place in 0..self.peers.len() {
+            self.take_over(place);
+        }
+    }
+
+    /// Peers are reached otherwise now.
+    pub(super) fn aim(&mut self, targets: &[Target]) {
+        for target in targets {
+            let Some(place) = self.by_id.get(target.peer as usize).copied().flatten() else { continue };
+            let peer = &mut self.peers[place];
+            peer.mtu = target.mtu;
+            if peer.source != target.source || peer.way.is_none() {
+                peer.source = target.source;
+                peer.way = target.source.and_then(|source| Way::new(source, peer.address, self.port));
+            }
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        hurry();
+        loop {
+            self.work();
+            let first = self.queue.peek().map_or(u64::MAX, |Reverse((due, _))| *due);
+            let wait = first.min(self.notes_ns).saturating_sub(now_ns());
+            match self.orders.recv_timeout(Duration::from_nanos(wait)) {
+                Ok(targets) => self.aim(&targets),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// All that is due.
+    fn work(&mut self) {
+        let woken = now_ns();
+        while let Some(&Reverse((due, place))) = self.queue.peek()
+            && due <= woken
+        {
+            self.queue.pop();
+            if self.paths[place].due_ns == due {
+                let now = now_ns();
+                self.late.note(now.saturating_sub(due), now);
+                self.turn(place, now);
+                self.enqueue(place, due, now);
+            }
+        }
+        self.write_notes(woken);
+    }
+
+    /// A path's turn: what was answered, a probe, what follows.
+    fn turn(&mut self, place: usize, now: u64) {
+        let path = &mut self.paths[place];
+        let slot = path.slot as usize;
+        let rx = self.path_rx.get(path.slot);
+        self.world.rx[slot] = rx;
+        let tx = &mut self.world.tx[slot];
+        path.observe(tx, &rx, &self.probe, now);
+        let has_missed = path.has_missed(tx, &rx, &self.probe) || !is_up(tx, Answered::from_bits(rx.answered));
+        let (number, is_direct) = (path.peer, path.path == DIRECT);
+        let near = if is_direct { Some(number) } else { self.by_id.get(tx.relay as usize).copied().flatten() };
+        let most = near.map_or(0, |near| self.peers[near].mtu.min(self.longest));
+        let often = is_direct || self.is_asked_often(place, now);
+        let path = &mut self.paths[place];
+        let tx = &mut self.world.tx[slot];
+        let turn = path.turn(tx, &rx, often, most, &self.probe, now);
+        let way = near.and_then(|near| self.peers[near].way);
+        let nonce = tx.nonce;
+        let header = self.header(place);
+        if let Some(size) = turn.search {
+            let path = &self.paths[place];
+            let tx = &mut self.world.tx[slot];
+            let sequence = tx.search.wrapping_add(1);
+            let packet = Packet::request(ProbePath::search(path.path), false, sequence, nonce, now_ns());
+            tx.search = sequence;
+            self.path_tx.set(path.slot, tx);
+            // One that cannot be sent is one that does not arrive.
+            self.send(way.as_ref(), sequence, header, &packet, Some(size));
+        }
+        let path = &mut self.paths[place];
+        let tx = &mut self.world.tx[slot];
+        let sequence = tx.sequence.wrapping_add(1);
+        // Counted first: an answer may be faster than we are.
+        tx.sequence = sequence;
+        self.path_tx.set(path.slot, tx);
+        path.probes = path.probes.wrapping_add(1);
+        let packet = Packet::request(ProbePath::path(path.path), turn.long.is_some(), sequence, nonce, now_ns());
+        let is_sent = self.send(way.as_ref(), sequence, header, &packet, turn.long);
+        let path = &mut self.paths[place];
+        let tx = &mut self.world.tx[slot];
+        if !is_sent {
+            tx.sequence = sequence.wrapping_sub(1);
+            self.path_tx.set(path.slot, tx);
+        } else if turn.long.is_some() {
+            path.sent_long(sequence);
+        }
+        if turn.found {
+            let relay = (!is_direct).then_some(tx.relay);
+            self.tell(Event::Size { peer: self.peers[number].id, relay, mtu: self.world.tx[slot].mtu });
+        }
+        if is_direct {
+            self.peers[number].has_missed = has_missed;
+            if has_missed {
+                self.wake_relays(number, now);
+            }
+        }
+        self.evaluate(number, now);
+    }
+
+    /// True if it has gone, or is lost as frames would be: where there is no way to the peer, the path is down. What fails for
+    /// other reasons says nothing about the path.
+    fn send(&mut self, way: Option<&Way>, nth: u32, header: VxlanHeader, packet: &Packet, long: Option<u32>) -> bool {
+        let Some(way) = way else { return true };
+        match self.sockets.send(way, nth, header, packet, long) {
+            Ok(()) => true,
+            Err(errno) => matches!(errno, Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN | Errno::ENODEV),
+        }
+    }
+
+    fn header(&self, place: usize) -> VxlanHeader {
+        let path = &self.paths[place];
+        let mark = if path.path == DIRECT {
+            Mark { flags: Mark::PROBE, node: 0 }
+        } else {
+            Mark { flags: Mark::PROBE | Mark::RELAY, node: self.peers[path.peer].node_id }
+        };
+        VxlanHeader::marked(0, mark)
+    }
+
+    fn is_asked_often(&self, place: usize, now: u64) -> bool {
+        let path = &self.paths[place];
+        let peer = &self.peers[path.peer];
+        let (tx, rx) = (&self.world.tx[path.slot as usize], &self.world.rx[path.slot as usize]);
+        let answered = Answered::from_bits(rx.answered);
+        schedule::is_asked_often(&Need {
+            direct_missed: peer.has_missed,
+            in_use: path.is_searching() || (peer.choice.is_relayed() && peer.choice.path == path.path),
+            is_up: path.is_up,
+            answers: answered.streak > 0 && unanswered(tx, answered) < tx.limit,
+            was_up: path.was_up,
+            age_ns: now.saturating_sub(path.began_ns),
+        })
+    }
+
+    fn period(&self, place: usize, now: u64) -> u64 {
+        let often = self.paths[place].path == DIRECT || self.is_asked_often(place, now);
+        if often { self.interval_ns } else { self.relay_interval_ns }
+    }
+
+    fn enqueue(&mut self, place: usize, due: u64, now: u64) {
+        let next = schedule::next(due, now, self.period(place, now), self.grain_ns);
+        self.paths[place].due_ns = next;
+        self.queue.push(Reverse((next, place)));
+    }
+
+    /// From the first probe of the direct path that is missed on, the others are asked as often.
+    fn wake_relays(&mut self, number: usize, now: u64) {
+        for place in self.peers[number].paths.into_iter().skip(1).flatten() {
+            let path = &mut self.paths[place];
+            if path.due_ns > now + self.interval_ns && path.began_ns <= now {
+                path.due_ns = (now + 1).next_multiple_of(self.grain_ns);
+                self.queue.push(Reverse((path.due_ns, place)));
+            }
+        }
+    }
+
+    /// Reads again what the choice of a peer's path depends on.
+    pub(super) fn refresh(&mut self, number: usize) {
+        let id = self.peers[number].id;
+        for path in 0..MAX_PATHS {
+            let slot = path_slot(id, path);
+            self.world.rx[slot as usize] = self.path_rx.get(slot);
+            if path != DIRECT && self.world.tx[slot as usize].limit != 0 {
+                let relay = path_slot(self.world.tx[slot as usize].relay, DIRECT);
+                if let Some(rx) = self.world.rx.get_mut(relay as usize) {
+                    *rx = self.path_rx.get(relay);
+                }
+            }
+        }
+    }
+
+    /// Takes up what became of a peer's paths.
+    fn evaluate(&mut self, number: usize, now: u64) {
+        let direct_before = self.peers[number].paths[DIRECT].is_some_and(|place| self.paths[place].is_up);
+        self.note_states(number, now);
+        let direct = self.peers[number].paths[DIRECT].is_some_and(|place| self.paths[place].is_up);
+        self.note_choice(number, now);
+        if direct != direct_before {
+            // Others may have paths through it.
+            for other in (0..self.peers.len()).filter(|&other| other != number) {
+                self.note_states(other, now);
+                self.note_choice(other, now);
+            }
+        }
+    }
+
+    fn note_states(&mut self, number: usize, now: u64) {
+        self.refresh(number);
+        for place in self.peers[number].paths.into_iter().flatten() {
+            let path = &mut self.paths[place];
+            let (tx, rx) = (&mut self.world.tx[path.slot as usize], &self.world.rx[path.slot as usize]);
+            let up = is_up(tx, Answered::from_bits(rx.answered));
+            if up != path.is_up {
+                path.is_up = up;
+                path.was_up |= up;
+                if up {
+                    path.recovery.came_back(now)
+                } else {
+                    path.recovery.went_down(now)
+                }
+                tx.recover = path.recovery.in_force(tx.recover, up, now);
+                self.path_tx.set(path.slot, tx);
+            }
+            self.note_usable(place, now);
+        }
+    }
+
+    fn note_choice(&mut self, number: usize, now: u64) {
+        let peer = &self.peers[number];
+        let (before, choice) = (peer.choice, choose(&self.world, peer.id));
+        if before == choice {
+            return;
+        }
+        let left = peer.paths[before.path].map(|place| &self.paths[place]);
+        let reason = match left {
+            _ if !choice.is_up => Reason::NoRelay,
+            Some(path) if choice.is_relayed() && before.is_up && !path.is_usable => path.reason,
+            _ => Reason::Answered,
+        };
+        let lasted = Duration::from_nanos(now.saturating_sub(peer.chosen_ns));
+        let peer = &mut self.peers[number];
+        (peer.choice, peer.chosen_ns) = (choice, now);
+        let id = peer.id;
+        self.history.add(id, before, choice, reason);
+        self.tell(Event::Changed { peer: id, before, now: choice, reason, lasted });
+        for place in self.peers[number].paths.into_iter().flatten() {
+            self.write_note(place);
+        }
+    }
+
+    pub(super) fn tell(&self, event: Event) {
+        // An agent that ends does not listen any more.
+        let _nobody = self.events.send(event);
+    }
+
+    /// Looks at one path after another, each once a second.
+    fn write_notes(&mut self, now: u64) {
+        if now < self.notes_ns || self.paths.is_empty() {
+            return;
+        }
+        let number = self.paths.len();
+        let step = SECOND_NS / number as u64;
+        // After a gap, not more than once each.
+        self.notes_ns = self.notes_ns.max(now.saturating_sub(SECOND_NS));
+        while self.notes_ns <= now {
+            self.notes_ns += step.max(1);
+            self.take_stock(self.notes_place, now);
+            self.notes_place = (self.notes_place + 1) % number;
+        }
+        // Not one awakening for each.
+        self.notes_ns = self.notes_ns.max(now + self.grain_ns.min(SECOND_NS / 20));
+        if now.saturating_sub(self.drained_ns) >= SECOND_NS {
+            self.drained_ns = now;
+            self.sockets.drain(|too_big| self.tell(Event::TooBig(too_big)));
+            self.lateness.greatest_ns.store(self.late.greatest_ns(now), Ordering::Relaxed);
+            self.lateness.late.store(self.late.count(), Ordering::Relaxed);
+        }
+    }
+
+    fn take_stock(&mut self, place: usize, now: u64) {
+        self.paths[place].sum_up(now);
+        let number = self.paths[place].peer;
+        if self.paths[place].path == DIRECT || self.peers[number].paths[DIRECT].is_none() {
+            self.follow_order(number, now);
+        }
+        self.write_note(place);
+    }
+
+    /// Relays in the order of their round-trip times. Only while the direct path is up: it moves nobody.
+    fn follow_order(&mut self, number: usize, now: u64) {
+        let peer = &self.peers[number];
+        let Some(direct) = peer.paths[DIRECT] else { return };
+        if !self.paths[direct].is_up {
+            return;
+        }
+        let slot = path_slot(peer.id, DIRECT);
+        let before = self.world.tx[slot as usize].order;
+        let mut order: Vec<usize> = (0..MAX_PATHS - 1).map(|nth| (before >> (8 * nth) & 0xff) as usize).collect();
+        order.retain(|&path| path != DIRECT && path < MAX_PATHS);
+        let rtts = peer.paths.map(|place| place.and_then(|place| self.paths[place].rtt_ns()));
+        if self.peers[number].order.follow(&mut order, |path| rtts[path], now) {
+            self.world.tx[slot as usize].order = l2mesh_common::path::order(&order);
+            self.path_tx.set(slot, &self.world.tx[slot as usize]);
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Change>() == 24 && LATE.as_millis() == 10);
