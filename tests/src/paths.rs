@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData};
 use l2mesh_common::path::{Answered, Choice, DIRECT, MAX_PATHS, choose, is_up};
-use l2mesh_common::tables::{PathRx, PathTx, PeerId, path_slot};
+use l2mesh_common::tables::{Fact, Label, LabelKey, PathRx, PathTx, PeerId, path_slot};
 
 use crate::host::Host;
 use crate::wait::wait_for;
@@ -16,6 +16,7 @@ pub struct Paths {
     host: Host,
     tx: Array<MapData, PathTx>,
     rx: Array<MapData, PathRx>,
+    labels: HashMap<MapData, LabelKey, Label>,
     names: BTreeMap<PeerId, String>,
 }
 
@@ -61,7 +62,21 @@ impl Paths {
         let names = peers["peers"].as_array().into_iter().flatten().filter_map(name).collect();
         let (tx, rx) = (map("PATH_TX"), map("PATH_RX"));
         let (tx, rx) = (tx.try_into().expect("an array of PathTx"), rx.try_into().expect("an array of PathRx"));
-        Self { host: host.clone(), tx, rx, names }
+        let labels = MapData::from_pin(directory.join("LABELS")).expect("the pinned labels");
+        let labels = Map::HashMap(labels).try_into().expect("a table of labels");
+        Self { host: host.clone(), tx, rx, labels, names }
+    }
+
+    /// How often the agent was more than 10 ms late to send probes, as it said at most two seconds ago.
+    #[must_use]
+    #[track_caller]
+    pub fn late(&self) -> u64 {
+        wait_for(&format!("{} says how late it is", self.host.name()), Duration::from_secs(5), || {
+            let label = self.labels.get(&LabelKey::fact(Fact::Prober), 0);
+            let text = label.as_ref().map_or("", Label::text);
+            let count = text.split_once(", late ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+            count.ok_or_else(|| format!("{text:?}"))
+        })
     }
 
     /// The number by which the node knows a peer.

@@ -10,7 +10,7 @@ use l2mesh_tests::{
 };
 
 const LIMIT: Duration = Duration::from_secs(15);
-const QUICK: &str = "interval = \"20ms\"\nmisses = 5";
+const QUICK: &str = "interval = \"20ms\"\nmisses = 10";
 /// Octets of a transfer.
 const BULK: usize = 8 << 20;
 
