@@ -2,9 +2,11 @@
 
 use std::array;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use l2mesh_common::wire::MacAddr;
 
+use crate::delay::Delay;
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::site::lock;
@@ -44,11 +46,14 @@ pub struct Wiring {
     pub ipv6: bool,
     /// Which of its addresses a host is called by ([`Host::vtep`]); IPv6 adds those too.
     pub family: Family,
+    /// How long every frame between a host and the switch or router takes, each way.
+    pub delay: Duration,
 }
 
 impl Default for Wiring {
     fn default() -> Self {
-        Self { wire: Wire::Frames, interface: "eth0".to_owned(), mtu: 1500, queues: 2, ipv6: false, family: Family::V4 }
+        let (wire, interface, family) = (Wire::Frames, "eth0".to_owned(), Family::V4);
+        Self { wire, interface, mtu: 1500, queues: 2, ipv6: false, family, delay: Duration::ZERO }
     }
 }
 
@@ -94,6 +99,9 @@ pub(crate) struct Fabric {
     kind: Kind,
     /// Uplinks so far.
     uplinks: u8,
+    /// Where wires with a delay end, and what hands their frames on.
+    slow: Option<Host>,
+    delays: Vec<Delay>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -145,7 +153,8 @@ impl Lab {
         {
             let mut fabric = lock(&self.fabric);
             assert!(fabric.is_none(), "a lab has one switch or router");
-            *fabric = Some(Fabric::new(self.host("fabric"), kind, wiring));
+            let slow = (!wiring.delay.is_zero()).then(|| self.host("slow"));
+            *fabric = Some(Fabric::new(self.host("fabric"), kind, slow, wiring));
         }
         let hosts = array::from_fn(|index| self.host(names[index]));
         for host in &hosts {
@@ -263,7 +272,7 @@ impl Lab {
 }
 
 impl Fabric {
-    fn new(host: Host, kind: Kind, wiring: &Wiring) -> Self {
+    fn new(host: Host, kind: Kind, slow: Option<Host>, wiring: &Wiring) -> Self {
         host.run(&format!("ip link add name {VOID} type bridge"));
         host.run(&format!("ip link set dev {VOID} addrgenmode none"));
         host.run(&format!("ip link set dev {VOID} up"));
@@ -283,7 +292,7 @@ impl Fabric {
                 host.run("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
             }
         }
-        Self { host, kind, uplinks: 0 }
+        Self { host, kind, uplinks: 0, slow, delays: Vec::new() }
     }
 
     fn connect(&mut self, host: &Host, wiring: &Wiring) -> Uplink {
@@ -296,7 +305,7 @@ impl Fabric {
         self.uplinks += 1;
         let interface =
             if nth == 0 || wiring.interface != "eth0" { wiring.interface.clone() } else { format!("eth{nth}") };
-        add_veth(&self.host, &port, host, &interface, wiring);
+        self.wire(&port, host, &interface, wiring);
         match self.kind {
             Kind::Switch => {
                 self.host.run(&format!("ip link set dev {port} master {BRIDGE}"));
@@ -315,6 +324,19 @@ impl Fabric {
         host.wait_carrier(&uplink.interface);
         self.host.wait_carrier(&uplink.port);
         uplink
+    }
+
+    /// One wire, or two with somebody between them who takes his time.
+    fn wire(&mut self, port: &str, host: &Host, interface: &str, wiring: &Wiring) {
+        let Some(slow) = &self.slow else { return add_veth(&self.host, port, host, interface, wiring) };
+        let ends = ["n", "f"].map(|end| format!("{port}-{end}"));
+        let [near, far] = &ends;
+        add_veth(slow, near, host, interface, wiring);
+        add_veth(&self.host, port, slow, far, wiring);
+        for end in &ends {
+            slow.run(&format!("ip link set dev {end} up"));
+        }
+        self.delays.push(Delay::between(slow, [near, far], wiring.delay));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Numbered datagrams at a steady rate: what is lost, late or there twice while something happens.
+//! Numbered datagrams at a steady rate: what is lost, late or there twice while something happens, and how long nothing came.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::host::Host;
+use crate::hurry::hurry;
 use crate::wait::wait_for;
 
 /// What the receiving socket holds while its reader waits for a processor, octets.
@@ -28,7 +29,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Flow {
     stop: Arc<AtomicBool>,
-    received: Arc<AtomicU64>,
+    seen: Arc<Seen>,
     sender: Option<JoinHandle<io::Result<u64>>>,
     receiver: Option<JoinHandle<Receiver>>,
     what: String,
@@ -47,6 +48,26 @@ pub struct FlowReport {
     pub duplicates: u64,
     /// Datagrams that arrived after a later one.
     pub late: u64,
+    /// How far the latest of them was behind, in datagrams.
+    pub farthest: u64,
+}
+
+/// What can be asked while it runs.
+#[derive(Debug, Default)]
+struct Seen {
+    received: AtomicU64,
+    /// The longest time from one datagram to the next, and from one that was sent to the next, nanoseconds.
+    gap: AtomicU64,
+    pause: AtomicU64,
+}
+
+/// The longest times of a while without a datagram.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub struct Gap {
+    /// At the receiver.
+    pub received: Duration,
+    /// At the sender, whom a busy machine keeps waiting: that is nobody else's fault.
+    pub sent: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +76,7 @@ struct Receiver {
     highest: u64,
     duplicates: u64,
     late: u64,
+    farthest: u64,
 }
 
 impl Flow {
@@ -73,18 +95,18 @@ impl Flow {
         let any: SocketAddr = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().expect("an address");
         let sender = from.in_namespace(|| UdpSocket::bind(any).and_then(|it| it.connect(target).map(|()| it)));
         let sender = sender.unwrap_or_else(|error| panic!("{what}: connect: {error}"));
-        let (stop, received) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Seen::default()));
         let flow = Self {
             sender: Some(thread::spawn({
-                let stop = Arc::clone(&stop);
-                move || send(&sender, rate, &stop)
+                let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
+                move || send(&sender, rate, &stop, &seen)
             })),
             receiver: Some(thread::spawn({
-                let (stop, received) = (Arc::clone(&stop), Arc::clone(&received));
-                move || receive(&socket, &stop, &received)
+                let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
+                move || receive(&socket, &stop, &seen)
             })),
             stop,
-            received,
+            seen,
             what,
         };
         flow.wait_more(1);
@@ -94,11 +116,18 @@ impl Flow {
     /// Waits until `count` more datagrams have arrived.
     #[track_caller]
     pub fn wait_more(&self, count: u64) {
-        let before = self.received.load(Ordering::Relaxed);
+        let before = self.seen.received.load(Ordering::Relaxed);
         wait_for(&format!("{}: {count} more", self.what), LIMIT, || {
-            let now = self.received.load(Ordering::Relaxed);
+            let now = self.seen.received.load(Ordering::Relaxed);
             if now >= before + count { Ok(()) } else { Err(format!("{} more", now - before)) }
         });
+    }
+
+    /// The longest holes since the last call, or since the start.
+    #[must_use]
+    pub fn take_gap(&self) -> Gap {
+        let take = |time: &AtomicU64| Duration::from_nanos(time.swap(0, Ordering::Relaxed));
+        Gap { received: take(&self.seen.gap), sent: take(&self.seen.pause) }
     }
 
     /// Stops sending, waits for what is on its way and reports.
@@ -117,6 +146,7 @@ impl Flow {
             lost: missing().count() as u64,
             duplicates: receiver.duplicates,
             late: receiver.late,
+            farthest: receiver.farthest,
         }
     }
 }
@@ -135,8 +165,10 @@ impl FlowReport {
     }
 }
 
-fn send(socket: &UdpSocket, rate: u64, stop: &AtomicBool) -> io::Result<u64> {
+fn send(socket: &UdpSocket, rate: u64, stop: &AtomicBool, seen: &Seen) -> io::Result<u64> {
+    hurry();
     let start = Instant::now();
+    let mut last = start;
     let (mut sent, mut behind) = (0_u64, 0_u64);
     while !stop.load(Ordering::Relaxed) {
         let due = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_mul(rate) / 1_000_000;
@@ -147,20 +179,34 @@ fn send(socket: &UdpSocket, rate: u64, stop: &AtomicBool) -> io::Result<u64> {
             socket.send(&sent.to_be_bytes())?;
             sent += 1;
         }
+        if burst > 0 {
+            note(&seen.pause, &mut last);
+        }
         thread::sleep(TICK);
     }
     Ok(sent)
 }
 
-fn receive(socket: &UdpSocket, stop: &AtomicBool, count: &AtomicU64) -> Receiver {
+/// The time since `last`, if it is the longest.
+fn note(longest: &AtomicU64, last: &mut Instant) {
+    let now = Instant::now();
+    let time = u64::try_from((now - *last).as_nanos()).unwrap_or(u64::MAX);
+    longest.fetch_max(time, Ordering::Relaxed);
+    *last = now;
+}
+
+fn receive(socket: &UdpSocket, stop: &AtomicBool, seen: &Seen) -> Receiver {
+    hurry();
     let mut receiver = Receiver::default();
+    let mut last = Instant::now();
     let mut buffer = [0; 64];
     loop {
         match socket.recv(&mut buffer) {
             Ok(8) => {
                 let number = u64::from_be_bytes(buffer[..8].try_into().expect("eight octets"));
                 receiver.note(number);
-                count.fetch_add(1, Ordering::Relaxed);
+                note(&seen.gap, &mut last);
+                seen.received.fetch_add(1, Ordering::Relaxed);
             }
             // Nothing for 50 ms after the end: what has not arrived by then never will.
             Err(_) if stop.load(Ordering::Relaxed) => return receiver,
@@ -179,6 +225,7 @@ impl Receiver {
             self.duplicates += 1;
         }
         self.late += u64::from(number < self.highest);
+        self.farthest = self.farthest.max(self.highest.saturating_sub(number));
         self.highest = self.highest.max(number);
     }
 }
@@ -194,9 +241,15 @@ mod tests {
         let [a, b] = lab.switch(["a", "b"], &Wiring::default());
         let flow = Flow::start(&a, &b, b.address(), 10_000);
         flow.wait_more(100);
-        lab.cut(&a, &b);
-        lab.heal(&a, &b);
+        let mut leg = lab.leg(&a, &b);
+        let before = flow.take_gap();
+        leg.cut();
+        thread::sleep(Duration::from_millis(100));
+        leg.heal();
         flow.wait_more(100);
+        let gap = flow.take_gap();
+        assert!(before.received < gap.received && gap.received >= Duration::from_millis(99), "{before:?} {gap:?}");
+        assert!(gap.received - gap.sent < Duration::from_millis(120), "{gap:?}");
         let report = flow.stop();
         assert!(report.lost > 0 && report.lost < report.sent && report.duplicates == 0, "{report:?}");
         assert!(report.missing.len() as u64 <= report.lost && report.missing[0] >= 100, "{report:?}");
@@ -205,9 +258,9 @@ mod tests {
     #[test]
     fn duplicates_and_late_ones() {
         let mut receiver = Receiver::default();
-        for number in [0, 1, 3, 2, 3] {
+        for number in [0, 1, 4, 2, 3, 4] {
             receiver.note(number);
         }
-        assert_eq!((receiver.seen, receiver.duplicates, receiver.late), (vec![true; 4], 1, 1));
+        assert_eq!((receiver.seen, receiver.duplicates, receiver.late, receiver.farthest), (vec![true; 5], 1, 2, 2));
     }
 }

@@ -155,7 +155,7 @@ fn counting(map: i32, verdict: i32) -> Vec<u8> {
     code.concat()
 }
 
-fn map_create() -> io::Result<OwnedFd> {
+pub(crate) fn map_create() -> io::Result<OwnedFd> {
     // map_type, key_size, value_size, max_entries
     let attributes = [BPF_MAP_TYPE_ARRAY, 4, 8, 1].map(u32::to_ne_bytes).concat();
     let number = bpf(BPF_MAP_CREATE, &attributes)?;

@@ -23,6 +23,16 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 pub struct NapiThreads {
     host: Host,
     interface: String,
+    pids: Vec<Pid>,
+}
+
+impl NapiThreads {
+    /// Processor time that they have used so far.
+    #[must_use]
+    #[track_caller]
+    pub fn time(&self) -> Duration {
+        self.pids.iter().map(|pid| crate::process::cpu_time(pid.as_raw().cast_unsigned())).sum()
+    }
 }
 
 impl Host {
@@ -34,7 +44,7 @@ impl Host {
         let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let before = threads(interface);
         set(self, interface, true);
-        let threads = NapiThreads { host: self.clone(), interface: interface.to_owned() };
+        let mut threads = NapiThreads { host: self.clone(), interface: interface.to_owned(), pids: Vec::new() };
         let mut set = CpuSet::new();
         set.set(cpu).unwrap_or_else(|error| panic!("processor {cpu}: {error}"));
         let what = format!("{} {interface} has NAPI threads", self.name());
@@ -42,6 +52,7 @@ impl Host {
             sched_setaffinity(pid, &set).unwrap_or_else(|error| panic!("{name} to processor {cpu}: {error}"));
             // Otherwise this is done in softirqs, which no process keeps waiting.
             self.run(&format!("renice --priority -20 --pid {pid}"));
+            threads.pids.push(pid);
         }
         threads
     }

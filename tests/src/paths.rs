@@ -1,166 +1,204 @@
-//! Three hosts whose agents were killed, so that a test can say in their place which paths are up: nobody else changes it
-//! meanwhile. And what `l2mesh` says of paths.
+//! Which paths a node has to its peers, read from its pinned tables: with the rule by which the kernel chooses, but without a
+//! command that runs for some milliseconds.
 
-use std::fs;
-use std::thread;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
-use aya::Pod;
-use aya::maps::{Array, Map, MapData};
-use l2mesh_common::path::{Answered, DIRECT, order};
-use l2mesh_common::tables::{PathNote, PathRx, PathTx, PeerId, path_slot};
-use serde_json::Value;
+use aya::maps::{Array, HashMap, Map, MapData};
+use l2mesh_common::path::{Answered, Choice, DIRECT, MAX_PATHS, choose, is_up};
+use l2mesh_common::tables::{Fact, Label, LabelKey, PathRx, PathTx, PeerId, path_slot};
 
-use crate::fabric::{Family, Wiring};
-use crate::foreign::{Counter, Kind};
 use crate::host::Host;
-use crate::lab::Lab;
-use crate::mesh::Agent;
-use crate::segment::Segment;
+use crate::wait::wait_for;
 
-/// A path that is probed, and up with [`ANSWERED`].
-pub const UP: PathTx = PathTx {
-    sequence: 100,
-    limit: 13,
-    recover: 10,
-    hold: 0,
-    relay: 0,
-    order: 0,
-    mtu: 0,
-    search: 0,
-    nonce: 1,
-    peer: 0,
-    reserved: 0,
-};
-/// The last of its probes was answered, as those before.
-pub const ANSWERED: Answered = Answered { sequence: 100, streak: 10 };
-/// Thirteen probes were not: it is down.
-pub const LONG_AGO: Answered = Answered { sequence: 87, streak: 10 };
-/// Octets of an inner packet of the shortest probe.
-pub const SHORTEST: u64 = 24;
-
-/// hetzner, enovance and ovh in one network, enovance a relay. With live agents.
-#[must_use = "dropping the agents ends them"]
-#[track_caller]
-pub fn with_a_relay(lab: &Lab, over: Family, mode: &str) -> ([Host; 3], [Agent; 3]) {
-    let hosts = lab.switch(["hetzner", "enovance", "ovh"], &Wiring::over(over));
-    if mode == "xdp" {
-        // What XDP_TX puts into the far end of a veth without an XDP program waits there for the next frame that comes
-        // otherwise (`veth_xdp_flush` in drivers/net/veth.c).
-        let (fabric, pass) = (lab.fabric(), Counter::load(&lab.fabric(), Kind::Xdp));
-        hosts.iter().for_each(|host| pass.attach_xdp(&fabric, &host.uplink(0).port));
-    }
-    let node = |host: &Host| {
-        let relay = host.name() == "enovance";
-        format!("[[node]]\nname = \"{}\"\naddress = \"{}\"\nrelay = {relay}\n", host.name(), host.vtep())
-    };
-    let path = mesh_file(lab, &hosts.each_ref().map(node).concat());
-    let attach = |host: &Host| host.attach(&["--config", &path, "--mode", mode]);
-    // At the same time, so that none misses the others.
-    let agents = thread::scope(|scope| {
-        let attach = &attach;
-        let threads = hosts.each_ref().map(|host| scope.spawn(move || attach(host)));
-        threads.map(|thread| thread.join().unwrap_or_else(|cause| std::panic::resume_unwind(cause)))
-    });
-    for (place, host) in hosts.iter().enumerate() {
-        Segment::address(host, "l2m0", place);
-    }
-    (hosts, agents)
+/// The pinned paths of a node. They stay the same as long as it is attached, and adopted.
+pub struct Paths {
+    host: Host,
+    tx: Array<MapData, PathTx>,
+    rx: Array<MapData, PathRx>,
+    labels: HashMap<MapData, LabelKey, Label>,
+    names: BTreeMap<PeerId, String>,
 }
 
-/// A file with these nodes and one network on l2m0. Returns its path.
-#[must_use]
-#[track_caller]
-pub fn mesh_file(lab: &Lab, nodes: &str) -> String {
-    let path = lab.directory().join("mesh.toml");
-    let text = format!("{nodes}[[network]]\nname = \"lan\"\nvni = {}\ninterface = \"l2m0\"\n", Segment::VNI);
-    fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    path.display().to_string()
+/// How frames go to a peer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// Directly.
+    Direct,
+    /// Through this relay.
+    Via(String),
+    /// Directly, because no path is up.
+    Dead,
 }
 
-/// [`with_a_relay`], but the agents were killed and every path is up.
-#[must_use]
-#[track_caller]
-pub fn frozen(lab: &Lab, over: Family, mode: &str) -> [Host; 3] {
-    let (hosts, agents) = with_a_relay(lab, over, mode);
-    agents.into_iter().for_each(Agent::kill);
-    for (host, other) in hosts.iter().flat_map(|host| hosts.iter().map(move |other| (host, other))) {
-        if host.name() != other.name() {
-            set_path(host, other, DIRECT, &UP, ANSWERED);
+impl Way {
+    /// Through this relay.
+    #[must_use]
+    pub fn via(relay: &Host) -> Self {
+        Self::Via(relay.name().to_owned())
+    }
+}
+
+impl std::fmt::Debug for Paths {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "paths of {}", self.host.name())
+    }
+}
+
+impl Paths {
+    /// Of a node that is attached to its first interface.
+    #[must_use]
+    #[track_caller]
+    pub fn of(host: &Host) -> Self {
+        let directory = host.pinned(&host.interface()).directory().to_owned();
+        let map = |name: &str| {
+            let map = MapData::from_pin(directory.join(name));
+            Map::Array(map.unwrap_or_else(|error| panic!("{}: {name}: {error}", host.name())))
+        };
+        let peers = host.l2mesh(&["maps", "peers", "--json"]);
+        let name = |peer: &serde_json::Value| {
+            Some((PeerId::try_from(peer["id"].as_u64()?).ok()?, peer["name"].as_str()?.to_owned()))
+        };
+        let names = peers["peers"].as_array().into_iter().flatten().filter_map(name).collect();
+        let (tx, rx) = (map("PATH_TX"), map("PATH_RX"));
+        let (tx, rx) = (tx.try_into().expect("an array of PathTx"), rx.try_into().expect("an array of PathRx"));
+        let labels = MapData::from_pin(directory.join("LABELS")).expect("the pinned labels");
+        let labels = Map::HashMap(labels).try_into().expect("a table of labels");
+        Self { host: host.clone(), tx, rx, labels, names }
+    }
+
+    /// How often the agent was more than 10 ms late to send probes, as it said at most two seconds ago.
+    #[must_use]
+    #[track_caller]
+    pub fn late(&self) -> u64 {
+        wait_for(&format!("{} says how late it is", self.host.name()), Duration::from_secs(5), || {
+            let label = self.labels.get(&LabelKey::fact(Fact::Prober), 0);
+            let text = label.as_ref().map_or("", Label::text);
+            let count = text.split_once(", late ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+            count.ok_or_else(|| format!("{text:?}"))
+        })
+    }
+
+    /// The number by which the node knows a peer.
+    #[must_use]
+    #[track_caller]
+    pub fn id(&self, peer: &Host) -> PeerId {
+        let found = self.names.iter().find(|(_, name)| *name == peer.name());
+        *found.unwrap_or_else(|| panic!("{} is no peer of {}", peer.name(), self.host.name())).0
+    }
+
+    /// What agent and kernel say of a path.
+    #[must_use]
+    #[track_caller]
+    pub fn path(&self, peer: &Host, place: usize) -> (PathTx, PathRx) {
+        let slot = path_slot(self.id(peer), place);
+        (self.tx.get(&slot, 0).expect("a path"), self.rx.get(&slot, 0).expect("a path"))
+    }
+
+    /// How a frame would go to a peer now.
+    #[must_use]
+    #[track_caller]
+    pub fn way(&self, peer: &Host) -> Way {
+        let choice = self.choice(peer);
+        match (choice.path, choice.is_up) {
+            (DIRECT, true) => Way::Direct,
+            (DIRECT, false) => Way::Dead,
+            _ => Way::Via(self.names[&choice.relay].clone()),
         }
     }
-    let [a, relay, c] = &hosts;
-    for (host, other) in [(a, c), (c, a)] {
-        set_path(host, other, 1, &PathTx { relay: id(host, relay), ..UP }, ANSWERED);
-        set_path(host, other, DIRECT, &PathTx { order: order(&[1]), ..UP }, ANSWERED);
+
+    #[track_caller]
+    fn choice(&self, peer: &Host) -> Choice {
+        let peer = self.id(peer);
+        let mut world = World(BTreeMap::new());
+        let mut read = |peer, place| {
+            let slot = path_slot(peer, place);
+            let tx = self.tx.get(&slot, 0).expect("a path");
+            world.0.insert(slot, (tx, self.rx.get(&slot, 0).expect("a path")));
+            tx.relay
+        };
+        for place in 0..MAX_PATHS {
+            let relay = read(peer, place);
+            if place != DIRECT {
+                read(relay, DIRECT);
+            }
+        }
+        choose(&world, peer)
     }
-    hosts
+
+    /// The relays through which the node would reach a peer if it had to.
+    #[must_use]
+    #[track_caller]
+    pub fn ready(&self, peer: &Host) -> Vec<String> {
+        let up = (1..MAX_PATHS)
+            .map(|place| self.path(peer, place))
+            .filter(|(tx, rx)| is_up(tx, Answered::from_bits(rx.answered)) && tx.limit > 0);
+        up.map(|(tx, _)| self.names[&tx.relay].clone()).collect()
+    }
+
+    /// How many paths to all peers together are up.
+    #[must_use]
+    #[track_caller]
+    pub fn count_up(&self) -> usize {
+        let slots = self.names.keys().flat_map(|peer| (0..MAX_PATHS).map(|place| path_slot(*peer, place)));
+        let is_up = |slot: &u32| {
+            let (tx, rx) = (self.tx.get(slot, 0).expect("a path"), self.rx.get(slot, 0).expect("a path"));
+            is_up(&tx, Answered::from_bits(rx.answered))
+        };
+        slots.filter(is_up).count()
+    }
+
+    /// Waits until frames go this way.
+    #[track_caller]
+    pub fn wait_way(&self, peer: &Host, way: &Way, limit: Duration) {
+        let what = format!("{} reaches {}: {way:?}", self.host.name(), peer.name());
+        wait_for(&what, limit, || match self.way(peer) {
+            now if now == *way => Ok(()),
+            now => Err(format!("{now:?} {}", self.describe(peer))),
+        });
+    }
+
+    /// Waits until so many relays are ready to be used for a peer.
+    #[track_caller]
+    pub fn wait_ready(&self, peer: &Host, count: usize, limit: Duration) {
+        let what = format!("{} has {count} relays for {}", self.host.name(), peer.name());
+        wait_for(&what, limit, || {
+            let ready = self.ready(peer);
+            if ready.len() >= count { Ok(()) } else { Err(format!("{ready:?} {}", self.describe(peer))) }
+        });
+    }
+
+    /// All that is known of the paths to a peer.
+    #[must_use]
+    #[track_caller]
+    pub fn describe(&self, peer: &Host) -> String {
+        let path = |place| {
+            let (tx, rx) = self.path(peer, place);
+            let Answered { sequence, streak } = Answered::from_bits(rx.answered);
+            let via = self.names.get(&tx.relay).map_or("?", String::as_str);
+            format!(
+                "[{place} via {via}: sent {} answered {sequence} limit {} streak {streak} of {} hold {} order {:x} rtt {} us]",
+                tx.sequence,
+                tx.limit,
+                tx.recover,
+                tx.hold,
+                tx.order,
+                rx.rtt_ns / 1000
+            )
+        };
+        (0..MAX_PATHS).map(path).collect::<Vec<_>>().join(" ")
+    }
 }
 
-/// Changes a value of a pinned array.
-#[track_caller]
-pub fn change<V: Pod>(host: &Host, name: &str, place: u32, change: impl FnOnce(&mut V)) {
-    let map = MapData::from_pin(host.pinned("eth0").directory().join(name));
-    let map = map.unwrap_or_else(|error| panic!("{name}: {error}"));
-    let mut array = Array::<_, V>::try_from(Map::Array(map)).expect("an array of these values");
-    let mut value = array.get(&place, 0).expect("a value");
-    change(&mut value);
-    array.set(place, value, 0).expect("written");
-}
+/// What was read, as the rule wants it.
+struct World(BTreeMap<u32, (PathTx, PathRx)>);
 
-/// Under which number a host knows another.
-#[must_use]
-#[track_caller]
-pub fn id(host: &Host, other: &Host) -> PeerId {
-    let id = host.peer(other)["id"].as_u64().expect("a number");
-    id.try_into().expect("a small one")
-}
+impl l2mesh_common::path::Paths for World {
+    fn tx(&self, peer: PeerId, path: usize) -> Option<&PathTx> {
+        self.0.get(&path_slot(peer, path)).map(|(tx, _)| tx)
+    }
 
-/// Says in the agent's place how a path is.
-#[track_caller]
-pub fn set_path(host: &Host, other: &Host, path: usize, tx: &PathTx, answered: Answered) {
-    let slot = path_slot(id(host, other), path);
-    change::<PathTx>(host, "PATH_TX", slot, |value| *value = *tx);
-    change::<PathRx>(host, "PATH_RX", slot, |value| value.answered = answered.to_bits());
-    change::<PathNote>(host, "PATH_NOTES", slot, |value| *value = PathNote::default());
-}
-
-/// The rows of `l2mesh maps paths` for another host.
-#[must_use]
-#[track_caller]
-pub fn paths(host: &Host, other: &Host) -> Vec<Value> {
-    let mut all = host.l2mesh(&["maps", "paths", "--json"]);
-    let rows = all["paths"].as_array_mut().expect("rows");
-    rows.iter_mut().filter(|row| row["peer"] == *other.name()).map(Value::take).collect()
-}
-
-/// Of each path what it is called, its state, and whether frames take it.
-pub type Seen = Vec<(String, String, bool)>;
-
-/// What `l2mesh maps paths` says of another host.
-#[must_use]
-#[track_caller]
-pub fn seen(host: &Host, other: &Host) -> Seen {
-    let text = |value: &Value| value.as_str().expect("a text").to_owned();
-    paths(host, other)
-        .iter()
-        .map(|row| (text(&row["path"]), text(&row["state"]), row["in_use"].as_bool().expect("true or false")))
-        .collect()
-}
-
-/// One path of [`seen`].
-#[must_use]
-pub fn row(path: &str, state: &str, in_use: bool) -> (String, String, bool) {
-    (path.to_owned(), state.to_owned(), in_use)
-}
-
-/// Three probes of `l2mesh ping` are answered by this path, in a time that is measured.
-#[track_caller]
-pub fn pinged(host: &Host, args: &[&str], path: &str, size: u64) {
-    let report = host.l2mesh(&[&["ping", "--json", "--count", "3", "--interval", "10ms"], args].concat());
-    let expected = (&3.into(), &3.into(), &size.into());
-    assert_eq!((&report["sent"], &report["answered"], &report["size"]), expected, "{report}");
-    for probe in report["probes"].as_array().expect("probes") {
-        let rtt = probe["rtt_ms"].as_f64().expect("a time");
-        assert!(rtt > 0.001 && rtt < 1000.0 && probe["path"] == *path, "{report}");
+    fn rx(&self, peer: PeerId, path: usize) -> Option<&PathRx> {
+        self.0.get(&path_slot(peer, path)).map(|(_, rx)| rx)
     }
 }

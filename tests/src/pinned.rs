@@ -169,24 +169,41 @@ impl Pinned {
         Run { code, frame, metadata: Vec::new(), counted: self.counted_since(&before) }
     }
 
-    /// Runs an XDP program on a frame.
+    /// Runs an XDP program on a frame that came from nowhere.
     #[track_caller]
     pub fn run_xdp(&self, program: &str, frame: &[u8]) -> Run {
-        self.run_xdp_behind(program, &[], frame)
+        self.run_xdp_at(program, 0, frame)
     }
 
-    /// The same on a frame before which another program has left metadata.
+    /// Runs an XDP program on a frame that is at an interface, which has native XDP.
+    #[track_caller]
+    pub fn run_xdp_at(&self, program: &str, ifindex: u32, frame: &[u8]) -> Run {
+        self.burst_xdp(program, ifindex, frame, 1)
+    }
+
+    /// The same on a frame from nowhere before which another program has left metadata.
     #[track_caller]
     pub fn run_xdp_behind(&self, program: &str, metadata: &[u8], frame: &[u8]) -> Run {
+        self.run_xdp_with(program, 0, metadata, frame, 1)
+    }
+
+    /// Runs an XDP program so many times, on the same frame each time. Says what the last one came to, and what all were counted as.
+    #[track_caller]
+    pub fn burst_xdp(&self, program: &str, ifindex: u32, frame: &[u8], times: u32) -> Run {
+        self.run_xdp_with(program, ifindex, &[], frame, times)
+    }
+
+    #[track_caller]
+    fn run_xdp_with(&self, program: &str, ifindex: u32, metadata: &[u8], frame: &[u8], times: u32) -> Run {
         let pinned = Xdp::from_pin(self.directory.join(program), XdpAttachType::Interface);
         let pinned = pinned.unwrap_or_else(|error| panic!("{program}: {error}"));
         let whole_in = [metadata, frame].concat();
         let before = self.counters();
-        let (code, mut whole, context) = self.host.in_namespace(|| {
+        let [start, end] = [metadata.len(), whole_in.len()].map(|octets| u32::try_from(octets).expect("a frame"));
+        let context_in = [start, end, 0, ifindex, 0, 0].map(u32::to_ne_bytes).concat();
+        let once = || {
             let mut room = vec![0; ROOM];
             let mut context = [0; XDP_CONTEXT];
-            let [start, end] = [metadata.len(), whole_in.len()].map(|octets| u32::try_from(octets).expect("a frame"));
-            let context_in = [start, end, 0, 0, 0, 0].map(u32::to_ne_bytes).concat();
             let options = TestRunOptions {
                 data_in: Some(&whole_in),
                 data_out: Some(&mut room),
@@ -198,7 +215,9 @@ impl Pinned {
                 pinned.test_run(options).unwrap_or_else(|error| panic!("{program} on {frame:02x?}: {error:?}"));
             room.truncate(result.data_size_out as usize);
             (result.return_value.cast_signed(), room, context)
-        });
+        };
+        let last = self.host.in_namespace(|| (0..times).map(|_| once()).last());
+        let (code, mut whole, context) = last.expect("at least one");
         let data = u32::from_ne_bytes(context[..4].try_into().expect("four octets"));
         let frame = whole.split_off(data as usize);
         Run { code, frame, metadata: whole, counted: self.counted_since(&before) }

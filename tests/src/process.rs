@@ -121,6 +121,13 @@ impl Process {
         })
     }
 
+    /// Processor time that all its threads have used so far.
+    #[must_use]
+    #[track_caller]
+    pub fn cpu_time(&self) -> Duration {
+        cpu_time(self.pid())
+    }
+
     /// The ends of both logs.
     #[must_use]
     pub fn last_words(&self) -> String {
@@ -158,6 +165,19 @@ impl Drop for Process {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
+}
+
+/// Of all threads of a process, or of a kernel thread: the first number in `schedstat` is nanoseconds on a processor.
+#[track_caller]
+pub(crate) fn cpu_time(pid: u32) -> Duration {
+    let directory = format!("/proc/{pid}/task");
+    let tasks = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{directory}: {error}"));
+    let time = |task: fs::DirEntry| {
+        // One that has ended meanwhile has no time any more.
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    };
+    Duration::from_nanos(tasks.flatten().filter_map(time).sum())
 }
 
 /// `program` inside the namespace. `ip netns exec` would hide bpffs behind a fresh /sys.

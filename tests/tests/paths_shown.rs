@@ -4,10 +4,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use l2mesh_common::path::{Answered, DIRECT, order, reason::Reason};
 use l2mesh_common::tables::{Change, PathNote, PathTx, PeerId, path_slot};
-use l2mesh_tests::mesh::sentence;
-use l2mesh_tests::paths::{
+use l2mesh_tests::frozen::{
     ANSWERED, LONG_AGO, SHORTEST, UP, change, frozen, id, mesh_file, paths, pinged, row, seen, set_path, with_a_relay,
 };
+use l2mesh_tests::mesh::sentence;
 use l2mesh_tests::{Family, Host, Lab, Segment, Wiring, traffic, wait_for};
 use serde_json::Value;
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use l2mesh_common::path::{DIRECT, order};
 use l2mesh_common::tables::PathTx;
+use l2mesh_tests::frozen::{LONG_AGO, SHORTEST, UP, frozen, mesh_file, pinged, row, seen, set_path};
 use l2mesh_tests::mesh::{binary, sentence};
-use l2mesh_tests::paths::{LONG_AGO, SHORTEST, UP, frozen, mesh_file, pinged, row, seen, set_path};
 use l2mesh_tests::{Capture, Direction, Family, File, Host, Lab, Output, Segment, VxlanOptions, Wiring, traffic};
 use nix::sys::signal::Signal;
 

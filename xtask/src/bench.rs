@@ -9,6 +9,7 @@ mod metric;
 mod pattern;
 mod programs;
 mod receive;
+mod relay;
 mod reorder;
 mod report;
 mod round_trip;
@@ -117,6 +118,10 @@ enum Measurement {
     Networks,
     /// Small frames of one MAC address of many, and how fast they are learned
     Macs,
+    /// Small frames and bulk TCP through a relay
+    Relay,
+    /// Processor time of probes in a mesh of 256 nodes
+    Probes,
 }
 
 /// A number, and what it is of.
@@ -175,13 +180,16 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
         all.insert(format!("{wire:?}").to_lowercase(), results.json());
     }
     let scale = scale::measure(args, &binary, &mut programs)?;
+    let relay = relay::measure(args, &binary, &mut programs)?;
     if args.json {
         let instructions: serde_json::Map<_, _> =
             instructions.into_iter().map(|(name, count)| (name, count.into())).collect();
-        let scale = scale.json();
-        println!("{:#}", json!({ "wires": all, "scale": scale, "verified_instructions": instructions }));
+        let (scale, relay) = (scale.json(), relay.json());
+        let all = json!({ "wires": all, "scale": scale, "relay": relay, "verified_instructions": instructions });
+        println!("{all:#}");
     } else {
         print!("{}", scale.table());
+        print!("{}", relay.table());
         if instructions.is_empty() {
             return Ok(());
         }
