@@ -117,7 +117,10 @@ fn decapsulated(skb: &mut Skb) -> Result<Arrival, Verdict> {
     let settings = tables::settings().ok_or(Verdict::NotVxlan)?;
     // With the inner IP header, where the frame has one: cards that split frames leave little of it in one piece.
     skb.pull((EncapsulatedV6::LEN + Ipv6Header::LEN) as u32);
-    let arrived = headers(skb, settings)?;
+    let arrived = match headers(skb, settings) {
+        Err(Verdict::Fragment) if settings.helper_port != settings.port => return Err(first_fragment(skb, settings)),
+        other => other?,
+    };
     let mut origin = None;
     if !arrived.vxlan.is_plain() {
         match apart::marked(skb)? {
@@ -309,6 +312,25 @@ fn hand_over(skb: &mut Skb, settings: &Settings, arrived: &Arrived) -> Verdict {
         Ok(()) => Verdict::HandedToHelper,
         Err(verdict) => verdict,
     }
+}
+
+/// Sends a datagram in pieces to the port on which the helper device listens, where it is of a network of ours: its first piece has
+/// the port, and is followed by the others (`ip_frag_queue` in net/ipv4/ip_fragment.c). Over IPv6 nobody fragments.
+#[inline(always)]
+fn first_fragment(skb: &mut Skb, settings: &Settings) -> Verdict {
+    const UDP: u32 = (EthernetHeader::LEN + Ipv4Header::LEN) as u32;
+    let Some(EncapsulatedV4 { outer, .. }) = skb.header(0) else { return Verdict::Fragment };
+    let OuterV4 { ip, udp, vxlan, .. } = *outer;
+    let is_ours = ip.version() == 4
+        && ip.header_len() == Ipv4Header::LEN
+        && !ip.is_late_fragment()
+        && udp.destination() == settings.port
+        && vxlan.has_vni()
+        && tables::network(vxlan.vni()).is_some();
+    if is_ours && skb.replace(UDP, &udp.redirected_to(settings.helper_port)).is_err() {
+        return Verdict::StoreFailed;
+    }
+    Verdict::Fragment
 }
 
 /// Network, source and inner header checked. What was relayed has its origin checked already.
