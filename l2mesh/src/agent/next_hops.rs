@@ -20,7 +20,16 @@ impl Agent {
             }
             let (id, address) = (peer.id, peer.address);
             let writer = if peer.way.is_by_helper() { Writer::Kernel } else { Writer::Program };
-            match next_hop::next_hop(&self.netlink, address, self.view.source_towards(peer), writer).await? {
+            let found = next_hop::next_hop(&self.netlink, address, self.view.source_towards(peer), writer).await?;
+            let oif = match found {
+                Ok(next_hop::NextHop { oif, .. }) | Err(next_hop::NoNextHop::Unresolved { oif, .. }) => Some(oif),
+                Err(_) => None,
+            };
+            let found = match oif.filter(|&oif| self.is_overlay(oif)) {
+                Some(oif) => Err(next_hop::NoNextHop::Overlay { peer: address, oif }),
+                None => found,
+            };
+            match found {
                 Ok(found) => self.reach(id, &found)?,
                 // A neighbour that does not answer now answered before: its address is the best guess still.
                 Err(reason @ next_hop::NoNextHop::Unresolved { .. }) => self.miss(id, &reason.to_string()),
@@ -33,6 +42,12 @@ impl Agent {
             }
         }
         self.follow_paths()
+    }
+
+    /// True for an overlay interface and for a bridge with one.
+    fn is_overlay(&self, index: u32) -> bool {
+        let overlays = self.devices.networks.iter().filter_map(|pair| pair.overlay.as_ref());
+        overlays.into_iter().any(|link| link.index == index || link.master == Some(index))
     }
 
     /// Makes the kernel ask next hops whose entry it has not confirmed lately. What it sends itself it keeps fresh itself.
