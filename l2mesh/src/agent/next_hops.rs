@@ -13,6 +13,7 @@ use crate::underlay::next_hop::{self, Writer};
 impl Agent {
     /// Looks every peer's next hop up and writes those that changed.
     pub(crate) async fn look_up_next_hops(&mut self) -> anyhow::Result<()> {
+        let overlays = self.overlay_indexes();
         for place in 0..self.view.peers.len() {
             let peer = &self.view.peers[place];
             if !peer.is_direct {
@@ -25,7 +26,7 @@ impl Agent {
                 Ok(next_hop::NextHop { oif, .. }) | Err(next_hop::NoNextHop::Unresolved { oif, .. }) => Some(oif),
                 Err(_) => None,
             };
-            let found = match oif.filter(|&oif| self.is_overlay(oif)) {
+            let found = match oif.filter(|oif| overlays.contains(oif)) {
                 Some(oif) => Err(next_hop::NoNextHop::Overlay { peer: address, oif }),
                 None => found,
             };
@@ -44,10 +45,10 @@ impl Agent {
         self.follow_paths()
     }
 
-    /// True for an overlay interface and for a bridge with one.
-    fn is_overlay(&self, index: u32) -> bool {
+    /// The overlay interfaces and the bridges of which they are ports.
+    fn overlay_indexes(&self) -> BTreeSet<u32> {
         let overlays = self.devices.networks.iter().filter_map(|pair| pair.overlay.as_ref());
-        overlays.into_iter().any(|link| link.index == index || link.master == Some(index))
+        overlays.flat_map(|link| [Some(link.index), link.master]).flatten().collect()
     }
 
     /// Makes the kernel ask next hops whose entry it has not confirmed lately. What it sends itself it keeps fresh itself.
