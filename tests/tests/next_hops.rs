@@ -210,9 +210,10 @@ fn a_route_into_the_mesh_itself() {
     let [mut agent, _other] = attach_all(&hosts);
     assert_follows("at first", a, [10, 8, 0, 2]);
     // The lab's addresses are in the lower half of a /24.
-    let [x, y, z, host] = b.address().octets();
+    let [network @ .., host] = b.address().octets();
     assert!(host < 126, "{}", b.address());
-    let covering = format!("{x}.{y}.{z}.126/25 dev l2m10");
+    let [first, second, third] = network;
+    let covering = format!("{first}.{second}.{third}.126/25 dev l2m10");
     a.run(&format!("ip address add {covering}"));
     agent.process().wait_log_line("leads into the mesh itself", SOON);
     wait_peer(a, "", "");

@@ -207,13 +207,9 @@ mod tests {
     #[test]
     fn nested_without_end() {
         let levels = 0..10_000;
-        let mappings: String = (0..2000).map(|level| format!("{:level$}a:\n", "")).collect();
-        let aliases: String = levels
-            .clone()
-            .map(|level| {
-                format!("k{level}: &a{level} [{}]\n", if level == 0 { "1".into() } else { format!("*a{}", level - 1) })
-            })
-            .collect();
+        let mappings = (0..2000).map(|level| " ".repeat(level) + "a:").collect::<Vec<_>>().join("\n");
+        let alias = |level: usize| format!("k{level}: &a{level} [*a{}]", level - 1);
+        let aliases = "k0: &a0 [1]\n".to_owned() + &levels.clone().skip(1).map(alias).collect::<Vec<_>>().join("\n");
         for (text, line) in [(mappings, 65), ("- ".repeat(levels.end), 1), (aliases, 64), ("[".repeat(levels.end), 1)] {
             let found = Node::parse(&text, "a.yaml").expect_err("refused").to_string();
             let limit = [" more than 64 lists and mappings in each other", " recursion limit exceeded"];
