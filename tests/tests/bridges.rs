@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use l2mesh_tests::dhcp::{DhcpServer, Lease};
 use l2mesh_tests::{Agent, Host, Lab, Wiring, mesh_file, traffic, transfer, wait_for};
+use nix::sys::signal::Signal;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -111,6 +112,44 @@ fn guests_on_both_sides() {
     }
     transfer::tcp(&near, &far, [10, 8, 0, 20], BULK);
     transfer::tcp(&far, &near, lease.address, BULK);
+}
+
+/// Guests on a bridge that was made for the mesh keep their switch, and the next attach finds them on it.
+#[test]
+fn made_and_in_use() {
+    let two = Two::new("bridge in use");
+    let [a, b] = &two.hosts;
+    let before = a.state();
+    let _b = two.attach(b, "bridge = \"br0\"");
+    let mut agent = two.attach(a, "bridge = \"br0\"");
+    let guest = two.guest("guest", a, "br0");
+    guest.add_address("eth0", "10.8.0.10/24");
+    assert_eq!(traffic::ping(&guest, [10, 8, 0, 2], 3).lost(), 0);
+    agent.process().signal(Signal::SIGTERM);
+    agent.process().wait_log_line("bridge br0 stays: ", LIMIT);
+    assert!(agent.process().wait_exit(LIMIT).success());
+    assert_eq!((addresses(a, "br0"), a.try_link("l2m10")), (Vec::new(), None));
+
+    let agent = two.attach(a, "bridge = \"br0\"");
+    assert_eq!(traffic::ping(&guest, [10, 8, 0, 2], 3).lost(), 0);
+    a.run("ip link delete guest");
+    agent.stop();
+    a.assert_state(&before);
+}
+
+/// Somebody removes the bridge of a running mesh.
+#[test]
+fn removed_by_hand() {
+    let two = Two::new("bridge removed");
+    let [a, b] = &two.hosts;
+    let _b = two.attach(b, "bridge = \"br0\"");
+    let mut agent = two.attach(a, "bridge = \"br0\"");
+    two.assert_works();
+    a.run("ip link delete br0");
+    agent.process().wait_log_line("l2m10 is no port of br0 any more", LIMIT);
+    agent.kill();
+    let _agent = two.attach(a, "bridge = \"br0\"");
+    two.assert_works();
 }
 
 /// A bridge with a port, addresses and a MAC address of its own gets a port and an address, and loses both.

@@ -1,5 +1,6 @@
 //! Attach, adopt, detach: what stays, what goes, and that frames do not notice.
 
+use std::fs;
 use std::time::Duration;
 
 use l2mesh_tests::flow::Flow;
@@ -138,7 +139,7 @@ fn adoption_that_fails() {
         "node = [{{ name = \"a\", address = \"{a}\" }}, {{ name = \"b\", address = \"{b}\" }}]\n\
          network = [{{ name = \"x\", vni = 17 }}, {{ name = \"y\", vni = 18, interface = \"eth0\" }}]\n"
     );
-    std::fs::write(&file, text).expect("a file in the lab's directory");
+    fs::write(&file, text).expect("a file in the lab's directory");
     two.attach(&two.a, &["--persist"]).stop();
     let before = two.a.state();
     two.a.l2mesh_refuses(&["attach", "--iface", "eth0", "--config", &file.display().to_string()]);
@@ -280,6 +281,23 @@ fn detach_of_a_stopped_agent() {
     two.a.assert_state(&before);
 }
 
+/// The programs go with their pins; the agent says so, and detach and attach mend it.
+#[test]
+fn pins_removed_by_hand() {
+    let two = Two::new("unpinned");
+    let before = two.a.state();
+    let _b = two.attach(&two.b, &[]);
+    let mut agent = two.attach(&two.a, &[]);
+    fs::remove_dir_all(two.a.pinned("eth0").directory()).expect("pins");
+    agent.process().wait_log_line("removed the pins in ", LIMIT);
+    let output = two.a.try_l2mesh(&["detach", "--iface", "eth0"]);
+    assert!(output.success(), "{output:?}");
+    assert!(agent.process().wait_exit(LIMIT).success());
+    two.a.assert_state(&before);
+    let _agent = two.attach(&two.a, &[]);
+    two.assert_works();
+}
+
 #[test]
 fn read_without_an_agent() {
     let two = Two::new("frozen");
@@ -317,7 +335,7 @@ fn stale_pins() {
     let args = [&["--net", "sh", "-c", script, "-", &program, "--pin-dir", &pins], &attach[..]].concat();
     let mut agent = a.spawn("unshare", &args);
     agent.wait_log_line("up: ", LIMIT);
-    let inode = std::fs::read_link(format!("/proc/{}/ns/net", agent.pid())).expect("a live process");
+    let inode = fs::read_link(format!("/proc/{}/ns/net", agent.pid())).expect("a live process");
     let inode: String = inode.to_string_lossy().chars().filter(char::is_ascii_digit).collect();
     let stale = || a.try_l2mesh(&["detach", "--stale"]);
     assert_eq!(stale().stdout, "nothing to remove\n", "all are alive");

@@ -200,3 +200,24 @@ fn the_mtu() {
     wait_for("1450 fit", SOON, || if mtu(a) == 1450 { Ok(()) } else { Err(mtu(a).to_string()) });
     assert_eq!(traffic::ping_sized(a, [10, 8, 0, 2], 1, 1450 - 28).lost(), 0);
 }
+
+/// Overlay addresses that cover the underlay's: frames for the peer must not go into the mesh itself.
+#[test]
+fn a_route_into_the_mesh_itself() {
+    let lab = Lab::new("into itself");
+    let hosts = lab.pair(["a", "b"], &Wiring::default());
+    let [a, b] = &hosts;
+    let [mut agent, _other] = attach_all(&hosts);
+    assert_follows("at first", a, [10, 8, 0, 2]);
+    // The lab's addresses are in the lower half of a /24.
+    let [network @ .., host] = b.address().octets();
+    assert!(host < 126, "{}", b.address());
+    let [first, second, third] = network;
+    let covering = format!("{first}.{second}.{third}.126/25 dev l2m10");
+    a.run(&format!("ip address add {covering}"));
+    agent.process().wait_log_line("leads into the mesh itself", SOON);
+    wait_peer(a, "", "");
+    a.run(&format!("ip address delete {covering}"));
+    wait_peer(a, &b.mac("eth0").to_string(), "eth0");
+    assert_follows("without it", a, [10, 8, 0, 2]);
+}

@@ -115,6 +115,8 @@ pub(crate) struct Agent {
     pub(crate) own_hooks: own_hooks::OwnHooks,
     /// `SO_NETNS_COOKIE` of our namespace.
     pub(crate) netns_cookie: u64,
+    /// True once somebody was told that the pins are gone.
+    pub(crate) told_unpinned: bool,
     /// When the last passing fault was told.
     pub(crate) told_fault: Option<Instant>,
     /// What the programs reported.
@@ -221,6 +223,7 @@ impl Agent {
                     self.endure(done)?;
                 }
                 _ = news.tick() => {
+                    self.check_pins();
                     let done = self.tell_events().and_then(|()| self.tell_lateness()).and_then(|()| self.check_metadata());
                     self.endure(done)?;
                 }
@@ -258,6 +261,20 @@ impl Agent {
             log::warn!("trying again: {error:#}");
         }
         Ok(())
+    }
+
+    /// With its pins the programs are gone from the interfaces, and nothing else says so.
+    fn check_pins(&mut self) {
+        let is_unpinned = !self.pins.pin("META").exists();
+        if is_unpinned && !self.told_unpinned {
+            log::error!(
+                "somebody removed the pins in {} or their file system, and with them the mesh: run `l2mesh detach --iface {}` \
+                 and attach again",
+                self.pins,
+                self.view.interface
+            );
+        }
+        self.told_unpinned = is_unpinned;
     }
 
     /// A driver that takes XDP programs but no metadata makes the XDP program pass every frame on: then it is only a cost.

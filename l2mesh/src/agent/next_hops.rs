@@ -13,6 +13,7 @@ use crate::underlay::next_hop::{self, Writer};
 impl Agent {
     /// Looks every peer's next hop up and writes those that changed.
     pub(crate) async fn look_up_next_hops(&mut self) -> anyhow::Result<()> {
+        let overlays = self.overlay_indexes();
         for place in 0..self.view.peers.len() {
             let peer = &self.view.peers[place];
             if !peer.is_direct {
@@ -20,7 +21,16 @@ impl Agent {
             }
             let (id, address) = (peer.id, peer.address);
             let writer = if peer.way.is_by_helper() { Writer::Kernel } else { Writer::Program };
-            match next_hop::next_hop(&self.netlink, address, self.view.source_towards(peer), writer).await? {
+            let found = next_hop::next_hop(&self.netlink, address, self.view.source_towards(peer), writer).await?;
+            let oif = match found {
+                Ok(next_hop::NextHop { oif, .. }) | Err(next_hop::NoNextHop::Unresolved { oif, .. }) => Some(oif),
+                Err(_) => None,
+            };
+            let found = match oif.filter(|oif| overlays.contains(oif)) {
+                Some(oif) => Err(next_hop::NoNextHop::Overlay { peer: address, oif }),
+                None => found,
+            };
+            match found {
                 Ok(found) => self.reach(id, &found)?,
                 // A neighbour that does not answer now answered before: its address is the best guess still.
                 Err(reason @ next_hop::NoNextHop::Unresolved { .. }) => self.miss(id, &reason.to_string()),
@@ -33,6 +43,12 @@ impl Agent {
             }
         }
         self.follow_paths()
+    }
+
+    /// The overlay interfaces and the bridges of which they are ports.
+    fn overlay_indexes(&self) -> BTreeSet<u32> {
+        let overlays = self.devices.networks.iter().filter_map(|pair| pair.overlay.as_ref());
+        overlays.flat_map(|link| [Some(link.index), link.master]).flatten().collect()
     }
 
     /// Makes the kernel ask next hops whose entry it has not confirmed lately. What it sends itself it keeps fresh itself.

@@ -20,6 +20,7 @@ use crate::{
         hooks::{self, Hook},
         object::Tc,
         tables::remove,
+        view::NetworkView,
     },
     underlay::{Link, sniffers::captured, watch::Change},
 };
@@ -236,7 +237,17 @@ impl Agent {
         let before = pair.overlay.take();
         pair.overlay = found.cloned();
         let bridge = master.filter(|link| is_bridge(link));
-        pair.is_bridge_port = bridge.is_some();
+        let was_port = mem::replace(&mut pair.is_bridge_port, bridge.is_some());
+        if let NetworkView { name, interface, bridge: Some(wanted), .. } = &self.view.networks[place]
+            && was_port
+            && bridge.is_none()
+            && found.is_some()
+        {
+            log::warn!(
+                "{interface} is no port of {wanted} any more, by somebody else's hand: network {name} ends here until it is one \
+                 again or the next attach"
+            );
+        }
         // What this host sends into a bridge comes from the bridge's address.
         if let Some(mac) = bridge.or(found).and_then(|link| link.mac) {
             pair.mac = mac;

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, io, net::IpAddr};
 
 use super::{
     Address, ConfigError, ConfigErrors, Location, Mesh, Network, Node, NodeKind, OVERHEAD_IPV4, OVERHEAD_IPV6,
+    network::MTU_MIN_IPV6,
     node::{ViewClash, view_clashes},
     text,
 };
@@ -203,6 +204,14 @@ impl Mesh {
                 "network {name:?}: mtu {mtu} and {overhead} octets of headers do not fit into the underlay MTU of \
                  {underlay_mtu}: {greatest} is the greatest that fits"
             )
+        } else if mtu < MTU_MIN_IPV6
+            && let Some(cidr) = network.addresses.values().flatten().find(|cidr| cidr.address.is_ipv6())
+        {
+            format!(
+                "network {name:?}: an underlay MTU of {underlay_mtu} leaves {mtu} octets, and the IPv6 address {} wants at \
+                 least {MTU_MIN_IPV6}",
+                cidr.address
+            )
         } else {
             return Ok(mtu);
         };
@@ -243,6 +252,10 @@ vni = 16
 name = "jumbo"
 vni = 17
 mtu = 8950
+[[network]]
+name = "six"
+vni = 18
+addresses = { a = "fd00::1/64" }
 "#;
 
     fn mesh() -> Mesh {
@@ -349,7 +362,7 @@ mtu = 8950
         let v6 = FILE.replace("203.0.113.", "2001:db8::").replace("10.0.0.3", "2001:db8::3");
         let mut v6 = Mesh::from_toml(&v6, "mesh.toml").expect("a valid file");
         v6.resolve(|_| Ok(vec![ip("2001:db8::20")])).expect("resolved");
-        let [lan, jumbo] = v4.networks.as_slice() else { panic!("two networks") };
+        let [lan, jumbo, six] = v4.networks.as_slice() else { panic!("three networks") };
         for (mesh, network, underlay, mtu) in [
             (&v4, lan, 1500, 1450),
             (&v4, lan, 9000, 1450),
@@ -357,6 +370,7 @@ mtu = 8950
             (&v4, lan, 118, 68),
             (&v6, lan, 1500, 1430),
             (&v4, jumbo, 9000, 8950),
+            (&v4, six, 1330, 1280),
         ] {
             assert_eq!(mesh.overlay_mtu(network, underlay), Ok(mtu), "{underlay}");
         }
@@ -374,6 +388,13 @@ mtu = 8950
                 9000,
                 "mesh.toml:19: network \"jumbo\": mtu 8950 and 70 octets of headers do not fit into the underlay MTU \
                  of 9000: 8930 is the greatest that fits",
+            ),
+            (
+                &v4,
+                six,
+                1329,
+                "mesh.toml:20: network \"six\": an underlay MTU of 1329 leaves 1279 octets, and the IPv6 address fd00::1 \
+                 wants at least 1280",
             ),
             (&v4, lan, 117, "mesh.toml:13: network \"lan\": an underlay MTU of 117 is too small: 118 is the least"),
             (&v4, lan, 0, "mesh.toml:13: network \"lan\": an underlay MTU of 0 is too small: 118 is the least"),

@@ -159,6 +159,13 @@ pub(crate) struct Node {
     pub location: Location,
 }
 
+impl Node {
+    /// Where the others reach it, as far as that is known.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.address.ip().into_iter().chain(self.from.values().copied())
+    }
+}
+
 /// Where a node is reached.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Address {

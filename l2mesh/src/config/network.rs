@@ -1,6 +1,9 @@
 //! The networks: each with its own name, VNI and device, its members and what is known of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use l2mesh_common::wire::{InvalidVni, MacAddr, Vni};
 
@@ -15,6 +18,8 @@ use super::{
 
 /// Least MTU of an IPv4 host (RFC 791 section 3.2).
 const MTU_MIN: u32 = 68;
+/// Least MTU of an interface with IPv6 (RFC 8200 section 5).
+pub(super) const MTU_MIN_IPV6: u32 = 1280;
 /// Greatest length that the IPv4 header can say.
 const MTU_MAX: u32 = 65_535;
 /// The ECN bits of the TOS octet (RFC 3168 section 5).
@@ -35,7 +40,7 @@ pub(super) fn networks(report: &mut Report<'_>, raw: &[At<RawNetwork>], nodes: &
 }
 
 /// `network "lan"`, or `network 2` if it has no name.
-fn label(index: usize, raw: &RawNetwork) -> String {
+pub(super) fn label(index: usize, raw: &RawNetwork) -> String {
     raw.name.as_ref().map_or_else(|| format!("network {}", index + 1), |name| format!("network {:?}", name.value))
 }
 
@@ -60,6 +65,13 @@ fn network(
     let addresses = addresses(report, label, &raw.addresses, &members, nodes);
     let macs = macs(report, label, raw, &members, nodes);
     let mtu = integer(report, &owner, "mtu", raw.mtu.as_ref(), (MTU_MIN, MTU_MAX));
+    if let (Some(mtu), Some(raw)) = (mtu, &raw.mtu)
+        && let Some(address) = addresses.values().flatten().map(|cidr| cidr.address).find(IpAddr::is_ipv6)
+        && mtu < MTU_MIN_IPV6
+    {
+        let text = format!("{owner} mtu {mtu}: the IPv6 address {address} wants at least {MTU_MIN_IPV6}");
+        report.error(raw.origin, text);
+    }
     let tos = raw.tos.as_ref().and_then(|raw| tos(report, &owner, raw));
     let storm_limit = integer(report, &owner, "storm-limit", raw.storm_limit.as_ref(), (1, u32::MAX));
     let macs_per_peer = integer(report, &owner, "macs-per-peer", raw.macs_per_peer.as_ref(), (1, u32::MAX));

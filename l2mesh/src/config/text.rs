@@ -42,7 +42,7 @@ pub(crate) enum InvalidCidr {
     Syntax,
     /// More bits than the address has.
     Prefix,
-    /// No host can have this address.
+    /// No host can have this address, or every host has it for itself.
     NotUnicast,
     /// IPv4 in IPv6 form, which the kernel refuses.
     Mapped,
@@ -53,7 +53,7 @@ impl fmt::Display for InvalidCidr {
         f.write_str(match self {
             Self::Syntax => "not an address with its prefix length: write it as in 10.8.0.1/24",
             Self::Prefix => "the prefix length is at most 32 for IPv4 and 128 for IPv6",
-            Self::NotUnicast => "no host can have this address: write a unicast address",
+            Self::NotUnicast => "no other host can reach this address: write a unicast address",
             Self::Mapped => "it is an IPv4 address in IPv6 form: write it as in 10.8.0.1/24",
         })
     }
@@ -72,7 +72,8 @@ impl FromStr for Cidr {
         }
         let bits = if address.is_ipv4() { 32 } else { 128 };
         let prefix = prefix.parse().ok().filter(|&prefix| prefix <= bits).ok_or(InvalidCidr::Prefix)?;
-        if address.is_unspecified() || address.is_multicast() || address == Ipv4Addr::BROADCAST {
+        let is_nobodys = address.is_unspecified() || address.is_multicast() || address == Ipv4Addr::BROADCAST;
+        if is_nobodys || address.is_loopback() {
             return Err(InvalidCidr::NotUnicast);
         }
         if matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some()) {
@@ -157,6 +158,9 @@ pub(crate) fn interface_problem(name: &str) -> Option<&'static str> {
         Some("it has more than 15 octets")
     } else if matches!(name, "." | "..") {
         Some("it is the name of a directory")
+    } else if matches!(name, "all" | "default") {
+        // Beside these stand the interfaces in /proc/sys/net/ipv4/conf (`sysctl_dev_name_is_allowed`).
+        Some("sysctl needs that name for all interfaces")
     } else if name.contains(['/', ':', '%']) {
         Some("it has one of / : % in it")
     } else if name.chars().any(|c| c.is_whitespace() || c.is_control()) {

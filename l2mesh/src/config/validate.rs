@@ -1,6 +1,6 @@
 //! What a configuration means and whether it can: the same for files and flags.
 
-use std::{fmt::Display, time::Duration};
+use std::{collections::HashMap, fmt::Display, net::IpAddr, time::Duration};
 
 use l2mesh_common::freeze::MOVE_LIMIT_MAX;
 
@@ -33,9 +33,30 @@ pub(super) fn mesh(raw: &RawMesh, source: Source<'_>) -> Result<Mesh, ConfigErro
             report.error(origin, clash.text(&nodes));
         }
     }
+    overlay_is_not_underlay(&mut report, raw, &nodes);
     checksums_want_the_port(&mut report, raw, &underlay, &nodes);
     // Where an error was found, a placeholder stands: it ends here.
     report.finish(Mesh { underlay, probe: probe.unwrap_or_default(), nodes, networks, own: None })
+}
+
+/// An address that a node has in the underlay would, in a network, draw the way to that node into the mesh itself.
+fn overlay_is_not_underlay(report: &mut Report<'_>, raw: &RawMesh, nodes: &[Node]) {
+    let owners: HashMap<IpAddr, &str> =
+        nodes.iter().flat_map(|node| node.addresses().map(|address| (address, node.name.as_str()))).collect();
+    for (index, At { value: network, .. }) in raw.network.iter().enumerate() {
+        for (name, At { value: texts, origin }) in &network.addresses {
+            for address in texts.as_slice().iter().filter_map(|text| Some(text.parse::<text::Cidr>().ok()?.address)) {
+                if let Some(owner) = owners.get(&address) {
+                    let label = network::label(index, network);
+                    let text = format!(
+                        "{label}: addresses: {name:?}: {address} is the underlay address of node {owner:?}: give the network \
+                         addresses of another range"
+                    );
+                    report.error(*origin, text);
+                }
+            }
+        }
+    }
 }
 
 /// The helper device sends what is to have a UDP checksum, to the port that it holds: a tunnel key cannot say one.

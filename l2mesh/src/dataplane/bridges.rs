@@ -172,6 +172,25 @@ pub(super) async fn clear(netlink: &Netlink, pins: &PinDir) -> anyhow::Result<Ve
     Ok(ours.iter().map(|it| format!("{}/{} from {}", it.address, it.prefix, name(it.index))).collect())
 }
 
+/// Those of our bridges to which somebody else has connected something: machines on them go on talking to each other. They
+/// keep their alias: the next attach takes them up again.
+pub(super) async fn in_use(netlink: &Netlink, ours: &[Link]) -> anyhow::Result<BTreeSet<u32>> {
+    let mut stay = BTreeSet::new();
+    if !ours.iter().any(is_bridge) {
+        return Ok(stay);
+    }
+    let indexes: BTreeSet<u32> = ours.iter().map(|link| link.index).collect();
+    for port in netlink.links().await?.iter().filter(|link| !indexes.contains(&link.index)) {
+        let bridge = ours.iter().find(|link| is_bridge(link) && port.master == Some(link.index));
+        if let Some(bridge) = bridge
+            && stay.insert(bridge.index)
+        {
+            log::warn!("bridge {} stays: {} is a port of it", bridge.name, port.name);
+        }
+    }
+    Ok(stay)
+}
+
 /// By VNI: the bridge that a network asked for, when it was last attached.
 fn recorded(labels: &HashMap<MapData, LabelKey, Label>) -> anyhow::Result<BTreeMap<u32, u32>> {
     let mut bridges = BTreeMap::new();

@@ -23,7 +23,11 @@ pub(crate) async fn remove_all(
     // Their interfaces would take them along, in one step during which nobody else can change any interface.
     removed.note("", pins.detach_overlays(progress).map(|()| false));
     match netlink.links_with_alias(&View::alias_prefix(interface)).await {
-        Ok(links) => {
+        Ok(mut links) => {
+            match bridges::in_use(netlink, &links).await {
+                Ok(stay) => links.retain(|link| !stay.contains(&link.index)),
+                Err(error) => removed.failed.push(error),
+            }
             for some in links.chunks(TOGETHER) {
                 progress();
                 let indexes: Vec<u32> = some.iter().map(|link| link.index).collect();

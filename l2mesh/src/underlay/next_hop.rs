@@ -60,6 +60,13 @@ pub(crate) enum NoNextHop {
         /// The device.
         oif: u32,
     },
+    /// The route leads into the mesh itself.
+    Overlay {
+        /// The peer.
+        peer: IpAddr,
+        /// The overlay interface, or the bridge of which it is a port.
+        oif: u32,
+    },
     /// The MAC is not known yet; the kernel has been made to ask for it.
     Unresolved {
         /// The device.
@@ -82,6 +89,11 @@ impl fmt::Display for NoNextHop {
                 write!(f, "the route leaves through interface {oif}, which has no Ethernet header: use --mode kernel")
             }
             Self::Down { oif } => write!(f, "the route leaves through interface {oif}, which is down or gone"),
+            Self::Overlay { peer, oif } => write!(
+                f,
+                "the route to {peer} leads into the mesh itself, to interface {oif}: give the network addresses of another \
+                 range than the underlay's"
+            ),
             Self::Unresolved { oif, ip } => write!(f, "no answer yet from {ip} on interface {oif} about its MAC"),
         }
     }

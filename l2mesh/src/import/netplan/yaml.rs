@@ -1,8 +1,14 @@
 //! YAML as a tree in which everything knows its file and line, and several files laid over each other.
 
-use saphyr::{LoadableYamlNode as _, MarkedYaml, Scalar, YamlData};
+use std::collections::HashMap;
+
+use saphyr::{LoadableYamlNode as _, MarkedYaml, Scalar, ScanError, YamlData};
+use saphyr_parser::{Event, Parser};
 
 use crate::config::{ConfigError, Location};
+
+/// How many lists and mappings may stand in each other: netplan has six, and a tree of thousands costs all of the stack.
+const DEPTH_MAX: usize = 64;
 
 /// A value and where it stands.
 #[derive(Clone, PartialEq, Debug)]
@@ -37,7 +43,7 @@ impl Node {
     /// # Errors
     /// It is no YAML, with the line.
     pub(super) fn parse(text: &str, place: &str) -> Result<Self, ConfigError> {
-        let documents = MarkedYaml::load_from_str(text).map_err(|error| {
+        let documents = check_depth(text).and_then(|()| MarkedYaml::load_from_str(text)).map_err(|error| {
             let at = Location { place: place.into(), line: Some(error.marker().line()) };
             ConfigError::new(at, format!("no YAML: {}", error.info()))
         })?;
@@ -111,6 +117,36 @@ impl Node {
     }
 }
 
+/// Refuses what is nested too deep, by aliases too, without making anything of it.
+fn check_depth(text: &str) -> Result<(), ScanError> {
+    // What is open: its anchor, and how deep what is in it goes.
+    let mut open: Vec<(usize, usize)> = Vec::new();
+    let mut anchors: HashMap<usize, usize> = HashMap::new();
+    for event in Parser::new_from_str(text) {
+        let (event, span) = event?;
+        let depth = match event {
+            Event::SequenceStart(anchor, _) | Event::MappingStart(anchor, _) => {
+                open.push((anchor, 0));
+                0
+            }
+            Event::SequenceEnd | Event::MappingEnd => {
+                let Some((anchor, depth)) = open.pop() else { continue };
+                anchors.insert(anchor, depth + 1);
+                depth + 1
+            }
+            Event::Alias(anchor) => anchors.get(&anchor).copied().unwrap_or(0),
+            _ => continue,
+        };
+        if open.len() + depth > DEPTH_MAX {
+            return Err(ScanError::new(span.start, format!("more than {DEPTH_MAX} lists and mappings in each other")));
+        }
+        if let Some((_, deepest)) = open.last_mut() {
+            *deepest = depth.max(*deepest);
+        }
+    }
+    Ok(())
+}
+
 fn node(yaml: &MarkedYaml<'_>, place: &str) -> Result<Node, ConfigError> {
     let at = Location { place: place.into(), line: Some(yaml.span.start.line()) };
     let value = match &yaml.data {
@@ -165,6 +201,22 @@ mod tests {
         assert_eq!(texts, ["a", "b", "c"]);
         let y = tree.get("network").and_then(|it| it.get("y")).expect("y");
         assert_eq!((y.scalar("y").expect("a text"), y.at.to_string()), ("off", "a.yaml:3".to_owned()));
+    }
+
+    /// Such a file once cost the program its stack.
+    #[test]
+    fn nested_without_end() {
+        let levels = 0..10_000;
+        let mappings = (0..2000).map(|level| " ".repeat(level) + "a:").collect::<Vec<_>>().join("\n");
+        let alias = |level: usize| format!("k{level}: &a{level} [*a{}]", level - 1);
+        let aliases = "k0: &a0 [1]\n".to_owned() + &levels.clone().skip(1).map(alias).collect::<Vec<_>>().join("\n");
+        for (text, line) in [(mappings, 65), ("- ".repeat(levels.end), 1), (aliases, 64), ("[".repeat(levels.end), 1)] {
+            let found = Node::parse(&text, "a.yaml").expect_err("refused").to_string();
+            let limit = [" more than 64 lists and mappings in each other", " recursion limit exceeded"];
+            assert!(limit.iter().any(|limit| found == format!("a.yaml:{line}: no YAML:{limit}")), "{found}");
+        }
+        let fits = "- ".repeat(DEPTH_MAX) + "1";
+        assert!(Node::parse(&fits, "a.yaml").is_ok());
     }
 
     #[test]
