@@ -5,6 +5,8 @@
 //! The kernel hears the same messages and keeps exceptions to its routes. Those are not followed: it believes
 //! whoever quotes as little as a ping (`icmp_err` in net/ipv4/icmp.c).
 
+use std::net::IpAddr;
+
 use anyhow::Context as _;
 use l2mesh_common::{
     path_mtu::{Complaint, Limit, Refusal, believe},
@@ -30,6 +32,18 @@ impl Agent {
             Ok(complaint) => self.judge(&complaint, now_ns)?,
             Err(refusal) => Err(refusal),
         };
+        self.settle(from, outcome)
+    }
+
+    /// Somebody said so of a probe. The kernel has seen that it came from a port of ours, and tells that to the prober.
+    pub(super) fn hear_of_probe(&mut self, said: TooBig) -> anyhow::Result<()> {
+        let TooBig { destination, mtu } = said;
+        let Some(peer) = self.view.peers.iter().find(|peer| peer.address == destination) else { return Ok(()) };
+        let outcome = self.weigh(peer, mtu, coarse_now_ns()?)?;
+        self.settle(destination, outcome)
+    }
+
+    fn settle(&mut self, from: IpAddr, outcome: Result<(PeerId, Limit), Refusal>) -> anyhow::Result<()> {
         match outcome {
             Ok((id, limit)) => {
                 let inner = self.limit(id, limit)?;
@@ -48,32 +62,29 @@ impl Agent {
         }
     }
 
-    /// Somebody said so of a probe: the kernel has seen that it was ours.
-    pub(super) fn hear_of_probe(&mut self, said: TooBig) -> anyhow::Result<()> {
-        let TooBig { destination, mtu } = said;
-        let Some(peer) = self.view.peers.iter().find(|peer| peer.address == destination) else { return Ok(()) };
-        let Some(source) = self.view.source_towards(peer) else { return Ok(()) };
-        let complaint = Complaint { mtu, source, destination, port: self.view.port, vni: 0 };
-        self.hear(&Heard { from: destination, said: Ok(complaint) })
-    }
-
     /// About which peer it is, and what is believed from now on. The outer error is that of the tables.
     fn judge(&self, complaint: &Complaint, now_ns: u64) -> anyhow::Result<Result<(PeerId, Limit), Refusal>> {
+        if complaint.vni == 0 {
+            // Of a probe: here that would be too easy to say. See `hear_of_probe`.
+            return Ok(Err(Refusal::OtherMatter));
+        }
         let Some(peer) = self.view.peers.iter().find(|peer| self.is_ours_to(complaint, peer)) else {
             return Ok(Err(Refusal::NotOurs));
         };
+        self.weigh(peer, complaint.mtu, now_ns)
+    }
+
+    fn weigh(&self, peer: &PeerView, said: u32, now_ns: u64) -> anyhow::Result<Result<(PeerId, Limit), Refusal>> {
         let Some(&link) = self.links.get(&peer.id) else { return Ok(Err(Refusal::NotOurs)) };
         let before = limit_of(&self.tables.peers.get(&peer.id, 0)?.limit);
-        Ok(believe(complaint.mtu, link, before, peer.overhead(), now_ns).map(|limit| (peer.id, limit)))
+        Ok(believe(said, link, before, peer.overhead(), now_ns).map(|limit| (peer.id, limit)))
     }
 
     /// True if the packet that did not fit can have been one of ours to this peer. Behind 1:1 NAT the quote may have our
     /// address as the others know it.
     fn is_ours_to(&self, complaint: &Complaint, peer: &PeerView) -> bool {
         let Complaint { source, destination, port, vni, .. } = *complaint;
-        // Probes have no VNI.
-        let in_network = self.view.networks.iter().any(|it| it.vni == vni && it.members.contains(&peer.id))
-            || (vni == 0 && peer.is_probed);
+        let in_network = self.view.networks.iter().any(|it| it.vni == vni && it.members.contains(&peer.id));
         let is_source = self.view.source_towards(peer) == Some(source) || self.source.written.contains(&source);
         destination == peer.address && port == self.view.port && in_network && is_source
     }
