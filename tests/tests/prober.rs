@@ -140,7 +140,7 @@ fn a_path_that_dies_is_left_and_returned_to() {
 #[test]
 fn a_black_hole_for_long_packets() {
     let lab = Lab::new("black hole");
-    let mesh = mesh(&lab, "interval = \"20ms\"");
+    let mesh = mesh(&lab, "interval = \"20ms\"\nrelay-interval = \"500ms\"");
     let [a, b, relay] = mesh.hosts.clone();
     let (a, b) = (&a, &b);
     wait_paths_up(a, id(a, b));

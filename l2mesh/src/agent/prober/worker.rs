@@ -325,7 +325,7 @@ impl Worker {
         let answered = Answered::from_bits(rx.answered);
         schedule::is_asked_often(&Need {
             direct_missed: peer.has_missed,
-            in_use: path.is_searching() || (peer.choice.is_relayed() && peer.choice.path == path.nth),
+            in_use: path.is_doubtful() || (peer.choice.is_relayed() && peer.choice.path == path.nth),
             is_up: path.is_up,
             answers: answered.streak > 0 && unanswered(tx, answered) < tx.limit,
             was_up: path.was_up,
