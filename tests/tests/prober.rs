@@ -140,7 +140,7 @@ fn a_path_that_dies_is_left_and_returned_to() {
 #[test]
 fn a_black_hole_for_long_packets() {
     let lab = Lab::new("black hole");
-    let mesh = mesh(&lab, "interval = \"20ms\"");
+    let mesh = mesh(&lab, "interval = \"20ms\"\nrelay-interval = \"500ms\"");
     let [a, b, relay] = mesh.hosts.clone();
     let (a, b) = (&a, &b);
     wait_paths_up(a, id(a, b));
@@ -179,6 +179,18 @@ fn a_black_hole_for_long_packets() {
     assert!(!too_long.success() && said.contains("mtu") && said.contains("1354"), "{said}");
 }
 
+/// A signal takes its time to stop every thread.
+#[track_caller]
+fn wait_stopped(pid: u32) {
+    wait_for("every thread stands still", SOON, || {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("its threads");
+        let stats: Vec<String> = tasks
+            .map(|task| std::fs::read_to_string(task.expect("a thread").path().join("stat")).expect("its state"))
+            .collect();
+        if stats.iter().all(|stat| stat.contains(") T ")) { Ok(()) } else { Err(stats.join("")) }
+    });
+}
+
 /// No agent, no probes: nothing changes state because of that, and none is caught up.
 #[test]
 fn an_agent_that_is_stopped_for_a_while() {
@@ -190,6 +202,7 @@ fn an_agent_that_is_stopped_for_a_while() {
     wait_paths_up(a, peer);
     let before = (history(a), history(b));
     mesh.agents[0].process().signal(Signal::SIGSTOP);
+    wait_stopped(mesh.agents[0].process().pid());
     let stopped = Instant::now();
     let sequence = tx(a, peer, 0).sequence;
     while stopped.elapsed() < Duration::from_secs(5) {

@@ -27,15 +27,40 @@ impl Agent {
     /// Believes or refuses what somebody said.
     pub(super) fn hear(&mut self, heard: &Heard) -> anyhow::Result<()> {
         // What the overlay says is about packets inside, also what our own programs answered this host.
-        if self.is_underlay(heard.ifindex)? { self.weigh(heard.from, heard.said) } else { Ok(()) }
-    }
-
-    fn weigh(&mut self, from: IpAddr, said: Result<Complaint, Refusal>) -> anyhow::Result<()> {
+        if !self.is_underlay(heard.ifindex)? {
+            return Ok(());
+        }
         let now_ns = coarse_now_ns()?;
-        let outcome = match said {
+        let from = heard.from;
+        let outcome = match heard.said {
             Ok(complaint) => self.judge(&complaint, now_ns)?,
             Err(refusal) => Err(refusal),
         };
+        self.settle(from, outcome)
+    }
+
+    /// True for an interface by which peers are reached.
+    fn is_underlay(&self, ifindex: u32) -> anyhow::Result<bool> {
+        if ifindex == self.view.ifindex {
+            return Ok(true);
+        }
+        for peer in &self.view.peers {
+            if self.tables.peers.get(&peer.id, 0)?.current().ifindex == ifindex {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Somebody said so of a probe. The kernel has seen that it came from a port of ours, and tells that to the prober.
+    pub(super) fn hear_of_probe(&mut self, said: TooBig) -> anyhow::Result<()> {
+        let TooBig { destination, mtu } = said;
+        let Some(peer) = self.view.peers.iter().find(|peer| peer.address == destination) else { return Ok(()) };
+        let outcome = self.weigh(peer, mtu, coarse_now_ns()?)?;
+        self.settle(destination, outcome)
+    }
+
+    fn settle(&mut self, from: IpAddr, outcome: Result<(PeerId, Limit), Refusal>) -> anyhow::Result<()> {
         match outcome {
             Ok((id, limit)) => {
                 let inner = self.limit(id, limit)?;
@@ -54,45 +79,29 @@ impl Agent {
         }
     }
 
-    /// Somebody said so of a probe: the kernel has seen that it was ours.
-    pub(super) fn hear_of_probe(&mut self, said: TooBig) -> anyhow::Result<()> {
-        let TooBig { destination, mtu } = said;
-        let Some(peer) = self.view.peers.iter().find(|peer| peer.address == destination) else { return Ok(()) };
-        let Some(source) = self.view.source_towards(peer) else { return Ok(()) };
-        let complaint = Complaint { mtu, source, destination, port: self.view.port, vni: 0 };
-        self.weigh(destination, Ok(complaint))
-    }
-
-    /// True for an interface by which peers are reached.
-    fn is_underlay(&self, ifindex: u32) -> anyhow::Result<bool> {
-        if ifindex == self.view.ifindex {
-            return Ok(true);
-        }
-        for peer in &self.view.peers {
-            if self.tables.peers.get(&peer.id, 0)?.current().ifindex == ifindex {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// About which peer it is, and what is believed from now on. The outer error is that of the tables.
     fn judge(&self, complaint: &Complaint, now_ns: u64) -> anyhow::Result<Result<(PeerId, Limit), Refusal>> {
+        if complaint.vni == 0 {
+            // Of a probe: here that would be too easy to say. See `hear_of_probe`.
+            return Ok(Err(Refusal::OtherMatter));
+        }
         let Some(peer) = self.view.peers.iter().find(|peer| self.is_ours_to(complaint, peer)) else {
             return Ok(Err(Refusal::NotOurs));
         };
+        self.weigh(peer, complaint.mtu, now_ns)
+    }
+
+    fn weigh(&self, peer: &PeerView, said: u32, now_ns: u64) -> anyhow::Result<Result<(PeerId, Limit), Refusal>> {
         let Some(&link) = self.links.get(&peer.id) else { return Ok(Err(Refusal::NotOurs)) };
         let before = limit_of(&self.tables.peers.get(&peer.id, 0)?.limit);
-        Ok(believe(complaint.mtu, link, before, peer.overhead(), now_ns).map(|limit| (peer.id, limit)))
+        Ok(believe(said, link, before, peer.overhead(), now_ns).map(|limit| (peer.id, limit)))
     }
 
     /// True if the packet that did not fit can have been one of ours to this peer. Behind 1:1 NAT the quote may have our
     /// address as the others know it.
     fn is_ours_to(&self, complaint: &Complaint, peer: &PeerView) -> bool {
         let Complaint { source, destination, port, vni, .. } = *complaint;
-        // Probes have no VNI.
-        let in_network = self.view.networks.iter().any(|it| it.vni == vni && it.members.contains(&peer.id))
-            || (vni == 0 && peer.is_probed);
+        let in_network = self.view.networks.iter().any(|it| it.vni == vni && it.members.contains(&peer.id));
         let is_source = self.view.source_towards(peer) == Some(source) || self.source.written.contains(&source);
         destination == peer.address && port == self.view.port && in_network && is_source
     }

@@ -34,9 +34,13 @@ impl Worker {
         self.note_choice(number, now);
         if direct != direct_before {
             // Others may have paths through it.
+            let id = self.peers[number].id;
             for other in (0..self.peers.len()).filter(|&other| other != number) {
-                self.note_states(other, now);
-                self.note_choice(other, now);
+                let mut paths = self.peers[other].paths.iter().skip(1).flatten();
+                if paths.any(|&place| self.world.tx[self.paths[place].slot as usize].relay == id) {
+                    self.note_states(other, now);
+                    self.note_choice(other, now);
+                }
             }
         }
     }

@@ -27,6 +27,19 @@ impl Losses {
         (self.bits.count_ones() * 1000).checked_div(self.known).unwrap_or(0)
     }
 
+    /// So many in a row are not lost by chance: less than once in a million times, where single ones are lost as often as these.
+    pub(super) fn never_in_a_row(self) -> u32 {
+        match self.thousandths() {
+            0..=10 => 3,
+            11..=30 => 4,
+            31..=60 => 5,
+            61..=100 => 6,
+            101..=200 => 9,
+            201..=300 => 12,
+            _ => 20,
+        }
+    }
+
     /// True if more than `percent` of 50 were lost; `None` while fewer than 50 are known.
     pub(super) fn is_over(self, percent: u8) -> Option<bool> {
         (self.known == WINDOW).then(|| self.bits.count_ones() * 100 > u32::from(percent) * WINDOW)
@@ -52,6 +65,17 @@ mod tests {
             let lost = last.iter().filter(|is_lost| **is_lost).count();
             prop_assert_eq!(losses.thousandths() as usize, (lost * 1000).checked_div(last.len()).unwrap_or(0));
             prop_assert_eq!(losses.is_over(20), (all.len() >= 50).then_some(lost > 10));
+        }
+    }
+
+    #[test]
+    fn chance() {
+        for lost in 0..=25 {
+            let mut losses = Losses::default();
+            losses.note(lost, 50 - lost);
+            let in_a_row = losses.never_in_a_row();
+            let chance = (f64::from(lost) / 50.0).powi(i32::try_from(in_a_row).expect("few"));
+            assert!(in_a_row >= 3 && chance <= 1.01e-6, "{lost}: {in_a_row}: {chance}");
         }
     }
 

@@ -1,12 +1,16 @@
 //! What readers are told of the paths, and how late the prober was.
 
+use std::sync::atomic::Ordering;
+
 use l2mesh_common::{
     path::{Answered, Choice, DIRECT, choose, is_up, reason::Reason},
     tables::{Change, PathNote, PeerId, path_slot},
 };
 
-use super::{LATE, paths::why_down, socket::wall_ns, worker::Worker};
+use super::{Event, LATE, paths::why_down, socket::wall_ns, worker::Worker};
 use crate::dataplane::mapped::Mapped;
+
+const SECOND_NS: u64 = 1_000_000_000;
 
 /// The changes of the past, the newest over the oldest.
 pub(super) struct History {
@@ -59,6 +63,40 @@ impl Worker {
             };
             self.write_note(place);
         }
+    }
+
+    /// Looks at one path after another, each once a second.
+    pub(super) fn write_notes(&mut self, now: u64) {
+        if now < self.notes_ns || self.paths.is_empty() {
+            return;
+        }
+        let number = self.paths.len();
+        let step = SECOND_NS / number as u64;
+        // After a gap, not more than once each.
+        self.notes_ns = self.notes_ns.max(now.saturating_sub(SECOND_NS));
+        while self.notes_ns <= now {
+            self.notes_ns += step.max(1);
+            self.take_stock(self.notes_place, now);
+            self.notes_place = (self.notes_place + 1) % number;
+        }
+        // Not one awakening for each.
+        self.notes_ns = self.notes_ns.max(now + self.grain_ns.min(SECOND_NS / 20));
+        if now.saturating_sub(self.drained_ns) >= SECOND_NS {
+            self.drained_ns = now;
+            self.sockets.drain(|too_big| self.tell(Event::TooBig(too_big)));
+            self.lateness.greatest_ns.store(self.late.greatest_ns(now), Ordering::Relaxed);
+            self.lateness.late.store(self.late.count(), Ordering::Relaxed);
+        }
+    }
+
+    fn take_stock(&mut self, place: usize, now: u64) {
+        self.paths[place].sum_up(now);
+        let number = self.paths[place].peer;
+        if self.paths[place].nth == DIRECT || self.peers[number].paths[DIRECT].is_none() {
+            self.follow_order(number, now);
+            self.exchange(number, now);
+        }
+        self.write_note(place);
     }
 
     fn is_reached(&self, place: usize) -> bool {

@@ -25,8 +25,6 @@ const LOSS: u32 = 1;
 const BIG: u32 = 2;
 /// Of so many probes one is as long as a frame may be: of a path that is asked often, and of others.
 const ONE_IN: [u32; 2] = [10, 2];
-/// So many long probes in a row are not lost by chance.
-const BIG_LOST: u32 = 3;
 /// How often it is tried whether a path takes more than was found.
 const SEARCH_AGAIN_NS: u64 = 600_000_000_000;
 
@@ -175,7 +173,8 @@ impl Path {
                 self.later = Losses::default();
             }
         } else {
-            match self.later.is_over(probe.loss_limit) {
+            // With less, a path near its limit would come and go.
+            match self.later.is_over(probe.loss_limit / 2) {
                 Some(true) => self.later = Losses::default(),
                 Some(false) => {
                     tx.hold &= !LOSS;
@@ -223,7 +222,7 @@ impl Path {
             found = self.judge_long(tx, rx, answered, in_force(tx, most), now_ns);
             if tx.mtu != 0 && tx.hold & BIG == 0 && now_ns.saturating_sub(self.searched_ns) >= SEARCH_AGAIN_NS {
                 self.searched_ns = now_ns;
-                let search = Search::grow(tx.mtu, most);
+                let search = Search::grow(tx.mtu, most, self.losses.never_in_a_row());
                 self.search = search.map(|search| Searching { search, sent: None, shrinks: false });
             }
         }
@@ -285,12 +284,13 @@ impl Path {
         // If the short ones behind it were not answered either, it says nothing.
         let is_passed = answered.sequence.wrapping_sub(latest).wrapping_sub(1) < u32::MAX / 2;
         self.long.lost = if is_passed { self.long.lost + 1 } else { 0 };
-        if self.long.lost < BIG_LOST {
+        let tries = self.losses.never_in_a_row();
+        if self.long.lost < tries {
             return false;
         }
         self.long.lost = 0;
         tx.hold |= BIG;
-        if let Some(search) = Search::shrink(in_force) {
+        if let Some(search) = Search::shrink(in_force, tries) {
             self.search = Some(Searching { search, sent: None, shrinks: true });
             return false;
         }
@@ -324,7 +324,13 @@ impl Path {
         self.summary.map(|summary| summary.median)
     }
 
+    /// True if something is to be found out soon: a long probe was lost, or the greatest size is looked for.
+    pub(super) const fn is_doubtful(&self) -> bool {
+        self.long.lost > 0 || self.search.is_some()
+    }
+
     /// True while the greatest size is looked for.
+    #[cfg(test)]
     pub(super) const fn is_searching(&self) -> bool {
         self.search.is_some()
     }

@@ -22,7 +22,7 @@ pub(super) const fn next(due: u64, now: u64, period: u64, grain: u64) -> u64 {
 pub(super) struct Need {
     /// A probe of the direct path has not been answered, or it is down.
     pub(super) direct_missed: bool,
-    /// Frames take this path, or the greatest size that it takes is looked for.
+    /// Frames take this path, or it is to be found out soon what it takes.
     pub(super) in_use: bool,
     /// Frames may take it.
     pub(super) is_up: bool,

@@ -2,9 +2,6 @@
 
 use l2mesh_common::path_mtu::LEAST_INNER;
 
-/// A size counts as lost after so many probes without an answer.
-const TRIES: u32 = 3;
-
 /// Between a size that arrives and one that does not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Search {
@@ -13,27 +10,26 @@ pub(super) struct Search {
     /// Does not arrive.
     bad: u32,
     trying: u32,
+    /// Probes of this size without an answer.
+    lost: u32,
+    /// So many are not lost by chance.
     tries: u32,
 }
 
 impl Search {
     /// Packets of `in_force` octets are lost. `None` if nothing less is to be tried.
-    pub(super) fn shrink(in_force: u32) -> Option<Self> {
-        Self { good: LEAST_INNER, bad: in_force, trying: 0, tries: 0 }.aim()
+    pub(super) fn shrink(in_force: u32, tries: u32) -> Option<Self> {
+        Self { good: LEAST_INNER, bad: in_force, trying: 0, lost: 0, tries }.aim()
     }
 
     /// Packets of `known` octets arrive: do longer ones, `most` octets at most? That one is tried first.
-    pub(super) fn grow(known: u32, most: u32) -> Option<Self> {
-        let search = Self { good: known, bad: most.checked_add(1)?, trying: 0, tries: 0 }.aim()?;
+    pub(super) fn grow(known: u32, most: u32, tries: u32) -> Option<Self> {
+        let search = Self { good: known, bad: most.checked_add(1)?, trying: 0, lost: 0, tries }.aim()?;
         Some(Self { trying: most, ..search })
     }
 
     fn aim(self) -> Option<Self> {
-        (self.bad > self.good.saturating_add(1)).then(|| Self {
-            trying: self.good.midpoint(self.bad),
-            tries: 0,
-            ..self
-        })
+        (self.bad > self.good.saturating_add(1)).then(|| Self { trying: self.good.midpoint(self.bad), lost: 0, ..self })
     }
 
     /// The size to send.
@@ -45,8 +41,8 @@ impl Search {
     pub(super) fn note(self, is_answered: bool) -> Result<Self, u32> {
         let next = if is_answered {
             Self { good: self.trying, ..self }
-        } else if self.tries + 1 < TRIES {
-            return Ok(Self { tries: self.tries + 1, ..self });
+        } else if self.lost + 1 < self.tries {
+            return Ok(Self { lost: self.lost + 1, ..self });
         } else {
             Self { bad: self.trying, ..self }
         };
@@ -76,30 +72,33 @@ mod tests {
     fn every_size_of_ethernet() {
         for in_force in [1282, 1283, 1400, 1450, 8950] {
             for takes in 1280..in_force {
-                let search = Search::shrink(in_force).expect("something to try");
+                let search = Search::shrink(in_force, 3).expect("something to try");
                 assert_eq!(run(search, takes, |_| false).0, takes);
             }
-            let search = Search::shrink(in_force).expect("something to try");
+            let search = Search::shrink(in_force, 3).expect("something to try");
             assert_eq!(run(search, 500, |_| false).0, 1280, "no less is believed");
         }
         for takes in 1300..=1450 {
-            let search = Search::grow(1300, 1450).expect("something to try");
+            let search = Search::grow(1300, 1450, 3).expect("something to try");
             assert_eq!(run(search, takes, |_| false).0, takes);
         }
-        assert_eq!(run(Search::grow(1300, 1450).expect("something"), 9000, |_| false), (1450, 1), "tried first");
+        assert_eq!(run(Search::grow(1300, 1450, 3).expect("something"), 9000, |_| false), (1450, 1), "tried first");
     }
 
     #[test]
     fn nothing_to_try() {
-        assert_eq!([Search::shrink(1280), Search::shrink(1281), Search::shrink(68)], [None; 3]);
-        assert_eq!([Search::grow(1450, 1450), Search::grow(1450, 1400), Search::grow(1, u32::MAX)], [None; 3]);
+        assert_eq!([1280, 1281, 68].map(|it| Search::shrink(it, 3)), [None; 3]);
+        assert_eq!(
+            [(1450, 1450), (1450, 1400), (1, u32::MAX)].map(|(known, most)| Search::grow(known, most, 3)),
+            [None; 3]
+        );
     }
 
     proptest! {
         /// Of three probes of a size one may get lost by chance, or two.
         #[test]
         fn chance(takes in 1280_u32..8950, lost in 0_u32..3) {
-            let (found, sent) = run(Search::shrink(8950).expect("something to try"), takes, |sent| lost > 0 && sent % (4 - lost) != 0 && sent % 3 != 0);
+            let (found, sent) = run(Search::shrink(8950, 3).expect("something to try"), takes, |sent| lost > 0 && sent % (4 - lost) != 0 && sent % 3 != 0);
             prop_assert!(found <= takes && sent <= 39, "{found} of {takes} after {sent}");
         }
     }

@@ -39,8 +39,6 @@ use crate::{
     },
 };
 
-const SECOND_NS: u64 = 1_000_000_000;
-
 /// A peer that is probed.
 pub(super) struct Peer {
     pub(super) id: PeerId,
@@ -80,7 +78,7 @@ pub(super) struct Worker {
     pub(super) history: History,
     /// What this thread has written, and what it has read last.
     pub(super) world: Snapshot,
-    sockets: Sockets,
+    pub(super) sockets: Sockets,
     pub(super) peers: Vec<Peer>,
     /// Places in `peers`, by id.
     pub(super) by_id: Vec<Option<usize>>,
@@ -88,13 +86,13 @@ pub(super) struct Worker {
     /// When each path is due; what is not its latest time is passed over.
     pub(super) queue: BinaryHeap<Reverse<(u64, usize)>>,
     /// When the next path is looked at for readers, and which.
-    notes_ns: u64,
-    notes_place: usize,
-    drained_ns: u64,
+    pub(super) notes_ns: u64,
+    pub(super) notes_place: usize,
+    pub(super) drained_ns: u64,
     orders: Receiver<Vec<Target>>,
     pub(super) events: UnboundedSender<Event>,
-    late: Late,
-    lateness: Arc<Lateness>,
+    pub(super) late: Late,
+    pub(super) lateness: Arc<Lateness>,
 }
 
 impl Worker {
@@ -327,7 +325,7 @@ impl Worker {
         let answered = Answered::from_bits(rx.answered);
         schedule::is_asked_often(&Need {
             direct_missed: peer.has_missed,
-            in_use: path.is_searching() || (peer.choice.is_relayed() && peer.choice.path == path.nth),
+            in_use: path.is_doubtful() || (peer.choice.is_relayed() && peer.choice.path == path.nth),
             is_up: path.is_up,
             answers: answered.streak > 0 && unanswered(tx, answered) < tx.limit,
             was_up: path.was_up,
@@ -350,7 +348,8 @@ impl Worker {
     fn wake_relays(&mut self, number: usize, now: u64) {
         for place in self.peers[number].paths.into_iter().skip(1).flatten() {
             let path = &mut self.paths[place];
-            if path.due_ns > now + self.interval_ns && path.began_ns <= now {
+            if path.due_ns > now + self.interval_ns {
+                path.began_ns = path.began_ns.min(now);
                 path.due_ns = (now + 1).next_multiple_of(self.grain_ns);
                 self.queue.push(Reverse((path.due_ns, place)));
             }
@@ -360,40 +359,6 @@ impl Worker {
     pub(super) fn tell(&self, event: Event) {
         // An agent that ends does not listen any more.
         let _nobody = self.events.send(event);
-    }
-
-    /// Looks at one path after another, each once a second.
-    fn write_notes(&mut self, now: u64) {
-        if now < self.notes_ns || self.paths.is_empty() {
-            return;
-        }
-        let number = self.paths.len();
-        let step = SECOND_NS / number as u64;
-        // After a gap, not more than once each.
-        self.notes_ns = self.notes_ns.max(now.saturating_sub(SECOND_NS));
-        while self.notes_ns <= now {
-            self.notes_ns += step.max(1);
-            self.take_stock(self.notes_place, now);
-            self.notes_place = (self.notes_place + 1) % number;
-        }
-        // Not one awakening for each.
-        self.notes_ns = self.notes_ns.max(now + self.grain_ns.min(SECOND_NS / 20));
-        if now.saturating_sub(self.drained_ns) >= SECOND_NS {
-            self.drained_ns = now;
-            self.sockets.drain(|too_big| self.tell(Event::TooBig(too_big)));
-            self.lateness.greatest_ns.store(self.late.greatest_ns(now), Ordering::Relaxed);
-            self.lateness.late.store(self.late.count(), Ordering::Relaxed);
-        }
-    }
-
-    fn take_stock(&mut self, place: usize, now: u64) {
-        self.paths[place].sum_up(now);
-        let number = self.paths[place].peer;
-        if self.paths[place].nth == DIRECT || self.peers[number].paths[DIRECT].is_none() {
-            self.follow_order(number, now);
-            self.exchange(number, now);
-        }
-        self.write_note(place);
     }
 }
 

@@ -212,3 +212,15 @@ fn a_successor() {
     link.run(10, |_| false);
     assert!(link.is_up() && link.path.loss() == 0);
 }
+
+/// Where one in three is lost, three in a row are nothing.
+#[test]
+fn chance_is_no_black_hole() {
+    let mut link = Link::new(Probe { loss_limit: 100, ..Probe::default() });
+    let mut seed = 1_u32;
+    link.run(20_000, |_| {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        seed >> 16 < u32::from(u16::MAX) / 3
+    });
+    assert_eq!((link.tx.mtu, link.tx.hold), (0, 0));
+}
