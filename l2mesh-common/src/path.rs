@@ -41,11 +41,13 @@ impl Answered {
     }
 }
 
-/// Probes without an answer so far. Sequence numbers wrap around.
+/// Probes without an answer so far. Sequence numbers wrap around; where the answer to a probe is seen that the agent sent after
+/// `tx` was read, there are none.
 #[inline(always)]
 #[must_use]
 pub const fn unanswered(tx: &PathTx, answered: Answered) -> u32 {
-    tx.sequence.wrapping_sub(answered.sequence)
+    let waiting = tx.sequence.wrapping_sub(answered.sequence);
+    if waiting > u32::MAX / 2 { 0 } else { waiting }
 }
 
 /// True if frames may take this path.

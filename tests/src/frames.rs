@@ -17,6 +17,7 @@ const ETH_LLDP: u16 = 0x88cc;
 /// IEEE 802 OUI extended type: nothing in the kernel or in l2mesh knows it.
 const ETH_UNKNOWN: u16 = 0x88b7;
 
+const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
@@ -89,6 +90,39 @@ impl Frame {
         Self::ip(destination, source, from.ip(), to.ip(), (TCP, 16), &tcp)
     }
 
+    /// A TCP segment without data, with these flags and options (RFC 9293 section 3.1). Options are padded with zeros, which
+    /// end them.
+    #[must_use]
+    pub fn tcp_with(
+        (destination, source): (MacAddr, MacAddr),
+        (from, to): (SocketAddr, SocketAddr),
+        flags: u8,
+        options: &[u8],
+    ) -> Self {
+        let words = u8::try_from(options.len().div_ceil(4)).expect("few options");
+        assert!(words <= 10, "at most 40 octets of options");
+        let mut tcp = [from.port(), to.port(), 0, 1, 0, 0].map(u16::to_be_bytes).concat();
+        tcp.extend([(5 + words) << 4, flags, 2, 0, 0, 0, 0, 0]);
+        tcp.extend(options);
+        tcp.resize(20 + 4 * usize::from(words), 0);
+        Self::ip(destination, source, from.ip(), to.ip(), (TCP, 16), &tcp)
+    }
+
+    /// "Fragmentation needed" (RFC 1191 section 4) or "packet too big" (RFC 4443 section 3.2): packets of `mtu` octets fit.
+    /// Both addresses are of one family.
+    #[must_use]
+    pub fn too_big(
+        destination: MacAddr,
+        source: MacAddr,
+        (from, to): (IpAddr, IpAddr),
+        mtu: u32,
+        quoted: &[u8],
+    ) -> Self {
+        let (protocol, kind, code) = if from.is_ipv4() { (ICMP, 3, 4) } else { (ICMPV6, 2, 0) };
+        let message = [&[kind, code, 0, 0][..], &mtu.to_be_bytes(), quoted].concat();
+        Self::ip(destination, source, from, to, (protocol, 2), &message)
+    }
+
     /// Who has `target`? To its solicited-node group (RFC 4861 section 4.3). From `::`, without an option: is it free?
     #[must_use]
     pub fn neighbour_solicitation(source: MacAddr, sender: Ipv6Addr, target: Ipv6Addr) -> Self {
@@ -123,9 +157,10 @@ impl Frame {
         Self::ip(ALL_NODES_MAC, source, sender.into(), ALL_NODES.into(), (ICMPV6, 2), &body).with_hop_limit(255)
     }
 
-    /// An IP packet whose `payload` gets its checksum at `protocol.1`, over the pseudo-header too. Both addresses are of one
-    /// family.
-    fn ip(
+    /// An IP packet whose `payload` gets its checksum at `protocol.1`, over the pseudo-header too, but for ICMP (RFC 792). Both
+    /// addresses are of one family.
+    #[must_use]
+    pub fn ip(
         destination: MacAddr,
         source: MacAddr,
         from: IpAddr,
@@ -137,8 +172,9 @@ impl Frame {
         // The pseudo-header of RFC 768, RFC 9293 and of RFC 8200 section 8.1 sum to the same kind of number.
         let addresses = [octets(from), octets(to)].concat();
         let pseudo = [&addresses[..], &[0, protocol], &length.to_be_bytes()].concat();
-        let checksum = match checksum(&[&pseudo[..], payload].concat()) {
-            0 => 0xffff,
+        let pseudo = if protocol == ICMP { &[] } else { &pseudo[..] };
+        let checksum = match checksum(&[pseudo, payload].concat()) {
+            0 if protocol != ICMP => 0xffff,
             other => other,
         };
         let mut payload = payload.to_vec();
@@ -162,13 +198,35 @@ impl Frame {
     pub fn with_tos(mut self, tos: u8) -> Self {
         if self.ether_type() == ETH_IPV4 {
             self.0[15] = tos;
-            self.0[24..26].fill(0);
-            let sum = checksum(&self.0[14..34]).to_be_bytes();
-            self.0[24..26].copy_from_slice(&sum);
-        } else {
-            self.0[14] = self.0[14] & 0xf0 | tos >> 4;
-            self.0[15] = self.0[15] & 0x0f | tos << 4;
+            return self.with_header_checksum();
         }
+        self.0[14] = self.0[14] & 0xf0 | tos >> 4;
+        self.0[15] = self.0[15] & 0x0f | tos << 4;
+        self
+    }
+
+    /// An untagged IPv4 packet that may be fragmented.
+    #[must_use]
+    pub fn without_df(mut self) -> Self {
+        assert_eq!(self.ether_type(), ETH_IPV4, "{self:?}");
+        self.0[20] &= !0x40;
+        self.with_header_checksum()
+    }
+
+    /// An untagged IPv4 packet that is a fragment from this place on, octets.
+    #[must_use]
+    pub fn fragment_at(mut self, offset: u16) -> Self {
+        assert_eq!((self.ether_type(), offset % 8), (ETH_IPV4, 0), "{self:?}");
+        let [high, low] = (offset / 8).to_be_bytes();
+        self.0[20] = self.0[20] & 0xe0 | high;
+        self.0[21] = low;
+        self.with_header_checksum()
+    }
+
+    fn with_header_checksum(mut self) -> Self {
+        self.0[24..26].fill(0);
+        let sum = checksum(&self.0[14..34]).to_be_bytes();
+        self.0[24..26].copy_from_slice(&sum);
         self
     }
 

@@ -38,6 +38,7 @@ mod leftovers;
 mod leg;
 pub mod mesh;
 mod napi;
+pub mod narrow;
 mod netns;
 pub mod paths;
 pub mod pinned;

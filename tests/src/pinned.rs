@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use std::os::linux::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use aya::maps::{HashMap, Map, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
-use l2mesh_common::tables::{Counter, FdbEntry, FdbKey, Neighbour, NeighbourKey};
+use l2mesh_common::tables::{Counter, FdbEntry, FdbKey, Neighbour, NeighbourKey, Peer};
 use l2mesh_common::verdict::Verdict;
 
 use crate::host::Host;
@@ -18,7 +18,9 @@ use crate::host::Host;
 const ROOM: usize = 4096;
 /// Where the interface index stands in `struct __sk_buff` (linux/bpf.h), and how much of it is given.
 const SKB_IFINDEX: usize = 40;
-const SKB_CONTEXT: usize = 44;
+/// Where the octets of a segment stand, and all of it.
+const SKB_GSO_SIZE: usize = 176;
+const SKB_CONTEXT: usize = 184;
 /// `struct xdp_md`: data, `data_end`, `data_meta`, `ingress_ifindex`, `rx_queue_index`, `egress_ifindex`.
 const XDP_CONTEXT: usize = 24;
 
@@ -111,6 +113,18 @@ impl Pinned {
         map.insert(key, neighbour, 0).expect("room for what was there");
     }
 
+    /// Changes what is known of a peer. Returns what it was. The agent writes there too, when it finds something new.
+    #[track_caller]
+    pub fn change_peer(&self, peer: u32, change: impl FnOnce(&mut Peer)) -> Peer {
+        let map = MapData::from_pin(self.directory.join("PEERS")).expect("the pinned peers");
+        let mut map = Array::<_, Peer>::try_from(Map::Array(map)).expect("an array of peers");
+        let before = map.get(&peer, 0).expect("a peer");
+        let mut after = before;
+        change(&mut after);
+        map.set(peer, after, 0).expect("a place that is there");
+        before
+    }
+
     /// Empties the table of MAC addresses, static ones included.
     #[track_caller]
     pub fn forget_macs(&self) {
@@ -126,10 +140,18 @@ impl Pinned {
     /// Runs a TC program on a frame that is at an interface (0: `lo`).
     #[track_caller]
     pub fn run_tc(&self, program: &str, ifindex: u32, frame: &[u8]) -> Run {
+        self.run_tc_gso(program, ifindex, frame, 0)
+    }
+
+    /// The same on a frame that is to be cut into segments of so many octets.
+    #[track_caller]
+    pub fn run_tc_gso(&self, program: &str, ifindex: u32, frame: &[u8], segment: u32) -> Run {
         let pinned = SchedClassifier::from_pin(self.directory.join(program));
         let pinned = pinned.unwrap_or_else(|error| panic!("{program}: {error}"));
         let mut context = [0; SKB_CONTEXT];
-        context[SKB_IFINDEX..].copy_from_slice(&ifindex.to_ne_bytes());
+        for (at, value) in [(SKB_IFINDEX, ifindex), (SKB_GSO_SIZE, segment)] {
+            context[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        }
         let before = self.counters();
         let (code, frame) = self.host.in_namespace(|| {
             let mut room = vec![0; ROOM];
@@ -150,7 +172,13 @@ impl Pinned {
     /// Runs an XDP program on a frame that came from nowhere.
     #[track_caller]
     pub fn run_xdp(&self, program: &str, frame: &[u8]) -> Run {
-        self.run_xdp_at(program, 0, frame)
+        self.run_xdp_behind(program, &[], frame)
+    }
+
+    /// The same on a frame before which another program has left metadata.
+    #[track_caller]
+    pub fn run_xdp_behind(&self, program: &str, metadata: &[u8], frame: &[u8]) -> Run {
+        self.run_xdp_often(program, 0, (metadata, frame), 1)
     }
 
     /// Runs an XDP program on a frame that is at an interface, which has native XDP.
@@ -162,16 +190,22 @@ impl Pinned {
     /// The same so many times, the same frame each time. Says what the last one came to, and what all were counted as.
     #[track_caller]
     pub fn burst_xdp(&self, program: &str, ifindex: u32, frame: &[u8], times: u32) -> Run {
+        self.run_xdp_often(program, ifindex, (&[], frame), times)
+    }
+
+    #[track_caller]
+    fn run_xdp_often(&self, program: &str, ifindex: u32, (metadata, frame): (&[u8], &[u8]), times: u32) -> Run {
         let pinned = Xdp::from_pin(self.directory.join(program), XdpAttachType::Interface);
         let pinned = pinned.unwrap_or_else(|error| panic!("{program}: {error}"));
+        let whole_in = [metadata, frame].concat();
         let before = self.counters();
-        let length = u32::try_from(frame.len()).expect("a frame");
-        let context_in = [0, length, 0, ifindex, 0, 0].map(u32::to_ne_bytes).concat();
+        let [start, end] = [metadata.len(), whole_in.len()].map(|octets| u32::try_from(octets).expect("a frame"));
+        let context_in = [start, end, 0, ifindex, 0, 0].map(u32::to_ne_bytes).concat();
         let once = || {
             let mut room = vec![0; ROOM];
             let mut context = [0; XDP_CONTEXT];
             let options = TestRunOptions {
-                data_in: Some(frame),
+                data_in: Some(&whole_in),
                 data_out: Some(&mut room),
                 ctx_in: Some(&context_in),
                 ctx_out: Some(&mut context),

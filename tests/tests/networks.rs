@@ -215,6 +215,7 @@ fn assert_kept_apart(hosts: &[Host; 2], vnis: &[u32]) {
 #[test]
 fn many_networks_without_an_agent() {
     const SOME: u32 = 150;
+    const FEW: u32 = 40;
     let (lab, hosts) = pair("many adopted");
     let [a, b] = &hosts;
     let before = a.state();
@@ -234,15 +235,21 @@ fn many_networks_without_an_agent() {
     assert_eq!(sample.map(index), indexes, "the same devices");
     assert_kept_apart(&hosts, &[FIRST, FIRST + SOME - 1, FIRST + SOME, FIRST + 2 * SOME - 1]);
 
-    // Few enough that each gets its own hooks.
-    let (agent, _) = attach(a, &file(20));
-    assert_eq!(devices(a), 2 * 20 + 2);
-    (FIRST..FIRST + 20).for_each(|vni| wait_shortcut(a, vni));
-    assert_kept_apart(&hosts, &[FIRST, FIRST + 19]);
-    assert_eq!(a.run("tc filter show dev l2p1014 ingress").stdout, "", "what they shared has nothing to do any more");
+    // Few enough that each gets its own hooks, and more than at once.
+    let last = format!("l2p{:x}", FIRST + FEW - 1);
+    let shared = || a.run(&format!("tc filter show dev {last} ingress")).stdout;
+    assert!(shared().contains("overlay_tc"), "what they share: {}", shared());
+    let (agent, _) = attach(a, &file(FEW));
+    assert_eq!(devices(a), 2 * FEW as usize + 2);
+    (FIRST..FIRST + FEW).for_each(|vni| wait_shortcut(a, vni));
+    assert_kept_apart(&hosts, &[FIRST, FIRST + FEW - 1]);
+    wait_for("what they shared has nothing to do any more", LIMIT, || match shared() {
+        text if text.is_empty() => Ok(()),
+        text => Err(text),
+    });
     kill(agent);
     let said = a.l2mesh_text(&["detach", "--iface", "eth0"]);
-    assert!(said.contains("removed l2p1014\n"), "{said}");
+    assert!(said.contains(&format!("removed {last}\n")), "{said}");
     a.assert_state(&before);
 }
 
@@ -280,6 +287,12 @@ fn one_of_many_is_watched() {
     let hidden = format!("l2p{last:x}");
     a.run(&format!("ip link set dev {hidden} down"));
     agent.wait_log_line(&format!("the other end of {} was switched off", interface(last)), LIMIT);
+    wait_for("it is switched on again", LIMIT, || match &a.link(&hidden)["operstate"] {
+        state if state == "UP" => Ok(()),
+        state => Err(state.to_string()),
+    });
+    // What is received goes through it; what is sent may take the shortcut.
+    assert_kept_apart(&[b.clone(), a.clone()], &[FIRST, last]);
     assert_kept_apart(&hosts, &[FIRST, last]);
     a.run(&format!("tc qdisc add dev {} clsact", interface(last)));
     wait_for("the shortcut is closed", LIMIT, || match transmit(a, last) {

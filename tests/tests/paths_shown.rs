@@ -1,7 +1,7 @@
 //! What `maps paths`, `status` and `ping` say of paths. The agents are killed and the tests say in their place what is up: so what
 //! is shown is what frames do, and nobody else changes it meanwhile.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData};
@@ -10,7 +10,7 @@ use l2mesh_common::tables::{Change, Members, OWN_NODE, PathNote, PathRx, PathTx,
 use l2mesh_tests::foreign::{Counter, Kind};
 use l2mesh_tests::mesh::sentence;
 use l2mesh_tests::{
-    Agent, Capture, Direction, Family, File, Host, Lab, Output, Segment, VxlanOptions, Wiring, traffic,
+    Agent, Capture, Direction, Family, File, Host, Lab, Output, Segment, VxlanOptions, Wiring, traffic, wait_for,
 };
 use serde_json::Value;
 
@@ -167,10 +167,12 @@ fn ping_is_answered_by_the_far_end_without_agents() {
     for (over, mode) in [Family::V4, Family::V6].into_iter().flat_map(|over| MODES.map(|mode| (over, mode))) {
         let lab = Lab::new("ping");
         let [a, b, _c] = frozen(&lab, over, mode);
+        let counters = || (b.counter("probe-reflected"), a.counter("probe-answered"));
+        let before = counters();
         let capture = Capture::start(&a, "eth0", Direction::Out, "udp port 4789");
         pinged(&a, &["enovance"], "direct", SHORTEST);
         pinged(&a, &[&b.vtep().to_string(), "--via", "direct"], "direct", SHORTEST);
-        assert_eq!((b.counter("probe-reflected"), a.counter("probe-answered")), (6, 6), "{over:?} {mode}");
+        assert_eq!(counters(), (before.0 + 6, before.1 + 6), "{over:?} {mode}");
         let sent = capture.stop();
         // As data: no checksum, no fragments.
         let plain = match over {
@@ -220,8 +222,10 @@ fn ping_goes_through_a_relay_and_follows_the_path_in_use() {
         let hosts = frozen(&lab, Family::V4, mode);
         relay_through(&hosts);
         let [a, b, c] = &hosts;
+        let counters = || (b.counter("relayed"), c.counter("probe-reflected"));
+        let before = counters();
         pinged(a, &["ovh", "--via", "enovance"], "via enovance", SHORTEST);
-        assert_eq!((b.counter("relayed"), c.counter("probe-reflected")), (6, 3), "{mode}: there and back");
+        assert_eq!(counters(), (before.0 + 6, before.1 + 3), "{mode}: there and back");
         pinged(a, &["ovh"], "direct", SHORTEST);
         lab.cut(a, c);
         set_path(a, c, DIRECT, &PathTx { order: order(&[1]), ..UP }, LONG_AGO);
@@ -266,19 +270,45 @@ fn ping_refuses_what_cannot_be() {
 }
 
 #[test]
+fn ping_in_mode_kernel() {
+    let lab = Lab::new("ping kernel");
+    let hosts = lab.switch(["a", "b"], &Wiring::default());
+    let text = hosts.each_ref().map(|host| {
+        format!(
+            "[[node]]\nname = \"{}\"\naddress = \"{}\"\nprobes = {}\n",
+            host.name(),
+            host.vtep(),
+            host.name() != "a"
+        )
+    });
+    let path = lab.directory().join("mesh.toml");
+    let network = "[[network]]\nname = \"lan\"\nvni = 16\ninterface = \"l2m0\"\n";
+    std::fs::write(&path, text.concat() + network).expect("a file in the lab's directory");
+    let path = path.display().to_string();
+    let [a, b] = &hosts;
+    let _agents = [(a, "kernel"), (b, "tc")].map(|(host, mode)| host.attach(&["--config", &path, "--mode", mode]));
+    let says = a.l2mesh_refuses(&["ping", "b"]);
+    assert_eq!(says, "eth0 is in mode kernel, which knows no probes: ping inside the network");
+    let output = not_answered(b, &["a"]);
+    let (_, says) = last_words(&output);
+    assert!(says.contains("(probes = false, udp-checksum): ping it inside the network"), "{says}");
+    assert_eq!(seen(b, a), [row("direct", "not probed: always up", true)]);
+}
+
+#[test]
 fn four_pings_at_once() {
     let lab = Lab::new("pings");
     let [a, b, _c] = frozen(&lab, Family::V4, "tc");
     let args = ["ping", "enovance", "--count", "1000", "--interval", "10ms"];
     let mut others: Vec<_> = (0..4).map(|_| a.spawn_l2mesh(&args)).collect();
     for other in &mut others {
-        other.wait_log_line("seq=1 time=", std::time::Duration::from_secs(5));
+        other.wait_log_line("seq=1 time=", Duration::from_secs(5));
     }
     let says = a.l2mesh_refuses(&["ping", "enovance"]);
     assert!(says.starts_with("4 pings run on eth0 already"), "{says}");
     let mut first = others.remove(0);
     first.signal(nix::sys::signal::Signal::SIGINT);
-    let status = first.wait_exit(std::time::Duration::from_secs(5));
+    let status = first.wait_exit(Duration::from_secs(5));
     assert!(status.success() && first.stdout().contains("round trip min/median/max"), "{}", first.last_words());
     pinged(&a, &["enovance"], "direct", SHORTEST);
     assert_eq!(a.counter("probe-forged") + a.counter("probe-late") + b.counter("probe-flood"), 0);
@@ -362,7 +392,8 @@ fn maps_and_status_show_the_path_that_frames_take() {
     assert_eq!(line("ovh"), expected);
     assert_eq!(line("agent"), "agent not running, paths frozen");
     assert!(text.contains("  ovh   direct -> via enovance  probes are not answered\n"), "{text}");
-    assert!(text.lines().all(|line| line.chars().count() <= 100 || line.contains("hidden peer")), "{text}");
+    let shown = text.split("\nworth a look").next().and_then(|text| text.split_once("\npeers\n")).expect("peers").1;
+    assert!(shown.lines().all(|line| line.chars().count() <= 100), "{text}");
 }
 
 /// As when a firewall lets nobody else in: the sentence for who may not look.
@@ -377,4 +408,47 @@ fn ping_needs_root() {
     let output = a.try_exec("setpriv", &[&nobody[..], &["ping", "enovance"]].concat());
     assert_eq!(output.code, Some(1), "{output:?}");
     assert!(sentence(&output).contains("run it as root"), "{output:?}");
+}
+
+/// With live agents: what they note of a failover is what people are shown.
+#[test]
+fn a_failover_is_told() {
+    const LIMIT: Duration = Duration::from_secs(15);
+    let lab = Lab::new("failover told");
+    let hosts = lab.switch(["hetzner", "enovance", "ovh"], &Wiring::default());
+    let node = |host: &Host| {
+        let relay = host.name() == "enovance";
+        format!("[[node]]\nname = \"{}\"\naddress = \"{}\"\nrelay = {relay}\n", host.name(), host.vtep())
+    };
+    let rest = "[[network]]\nname = \"lan\"\nvni = 16\ninterface = \"l2m0\"\n";
+    let path = lab.directory().join("mesh.toml");
+    std::fs::write(&path, hosts.each_ref().map(node).concat() + rest).expect("a file in the lab's directory");
+    let path = path.display().to_string();
+    let _agents = hosts.each_ref().map(|host| host.attach(&["--config", &path, "--mode", "tc"]));
+    for (place, host) in hosts.iter().enumerate() {
+        Segment::address(host, "l2m0", place);
+    }
+    let [a, _b, c] = &hosts;
+    let wait = |expected: &[(String, String, bool)]| {
+        wait_for("the paths to ovh", LIMIT, || {
+            let seen = seen(a, c);
+            if seen == expected { Ok(()) } else { Err(format!("{seen:?}")) }
+        });
+    };
+    wait(&[row("direct", "up", true), row("via enovance", "up", false)]);
+    pinged(a, &["ovh", "--via", "enovance"], "via enovance", SHORTEST);
+    lab.cut(a, c);
+    wait(&[row("direct", "down", false), row("via enovance", "up", true)]);
+    pinged(a, &["ovh"], "via enovance", SHORTEST);
+    let change = wait_for("a change is told", LIMIT, || {
+        let status = a.l2mesh(&["status", "--json"]);
+        let change = status["changes"][0].clone();
+        if change["to"] == "via enovance" { Ok(change) } else { Err(status.to_string()) }
+    });
+    assert_eq!((&change["peer"], &change["from"], &change["up"]), (&"ovh".into(), &"direct".into(), &true.into()));
+    assert_eq!(change["reason"], Reason::Missed.text());
+    lab.heal(a, c);
+    wait(&[row("direct", "up", true), row("via enovance", "up", false)]);
+    let rows = paths(a, c);
+    assert!(rows.iter().all(|row| row["rtt_ms"]["median"].as_f64().is_some_and(|rtt| rtt > 0.0)), "{rows:?}");
 }

@@ -1,11 +1,13 @@
 //! Storms: too much for everybody.
 
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use l2mesh_tests::storm::{Storm, StormReport};
 use l2mesh_tests::{
     Agent, File, Frame, Host, Lab, MacAddr, NapiThreads, Segment, Tap, VxlanOptions, Wiring, traffic, wait_for,
 };
+use nix::sys::socket::{setsockopt, sockopt};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -239,6 +241,45 @@ fn shares_of_what_is_sent() {
         assert!(a.counter("sent") >= 200, "{}", a.counter("sent"));
         agents[0].process().wait_log_line("storm: this host sends", LIMIT);
         agents[0].process().wait_log_line("the storm from this host is over", LIMIT);
+    }
+}
+
+/// What is one frame here and many on the wire takes as much as they do.
+#[test]
+fn segments_are_frames() {
+    const SEGMENTS: u64 = 10;
+    const SENT: u64 = 20;
+    for hook in ["auto", "port"] {
+        let lab = Lab::new("segments");
+        let hosts = lab.switch(["a", "b"], &Wiring::default());
+        let file = File { underlay: "", network: LITTLE };
+        let _agents = Segment { nodes: &hosts, plain: &[], args: &["--tx-hook", hook], file: Some(file) }.up(&lab);
+        let [a, b] = &hosts;
+        a.wait_transmit(if hook == "auto" { "egress shortcut" } else { "hidden peer" });
+        a.run("ip route add 239.0.0.0/8 dev l2m0");
+        let socket = a.in_namespace(|| UdpSocket::bind((Segment::v4(0), 0))).expect("a socket");
+        setsockopt(&socket, sockopt::UdpGsoSegment, &1000).expect("UDP_SEGMENT, Linux 4.18");
+        let counts = || ["flooded", "storm-sent-source"].map(|verdict| a.counter(verdict));
+        let (before, start) = (counts(), Instant::now());
+        for _ in 0..SENT {
+            // That one is dropped is no matter.
+            let _dropped = socket.send_to(&vec![7; 1000 * usize::try_from(SEGMENTS).expect("few")], "239.1.1.1:9");
+        }
+        let now = counts();
+        let [passed, dropped] = [0, 1].map(|which| now[which] - before[which]);
+        // Of the 25 at once, 100 a second: the last one may take more than there is. And the host's own group memberships.
+        let tokens = 25 + 100 * u64::try_from(start.elapsed().as_millis()).expect("a short time") / 1000;
+        let most = tokens / SEGMENTS + 1 + 5;
+        println!("{hook}: {passed} passed, {dropped} dropped");
+        assert!(
+            (1..=most).contains(&passed) && passed + dropped >= SENT,
+            "{hook}: {passed} of {most}, {dropped} dropped"
+        );
+        // Where they are limited too.
+        wait_for("the segments arrive one by one", LIMIT, || match b.peer(a)["received_frames"].as_u64() {
+            Some(frames) if frames >= 2 * SEGMENTS => Ok(()),
+            frames => Err(format!("{frames:?} of {passed} times {SEGMENTS}")),
+        });
     }
 }
 

@@ -266,21 +266,23 @@ fn what_only_the_owner_answers_is_carried() {
     }
 }
 
-/// What a tagged frame says holds in its VLAN only.
+/// What a tagged frame says holds in its VLAN only. Whether the tag is in the frame or beside it is another in each mode.
 #[test]
 fn nothing_is_learned_from_tagged_frames() {
-    let mut mesh = Mesh::on();
-    mesh.acquaint(1);
-    for frame in [
-        Frame::arp_request(FIRST, Segment::v4(1), Segment::v4(1)).tagged(5),
-        Frame::neighbour_announcement(FIRST, Segment::v6(1), 0x20).tagged(5),
-    ] {
-        mesh.send(2, &frame);
-    }
-    for address in [IpAddr::from(Segment::v4(1)), Segment::v6(1).into()] {
-        let before = mesh.answered();
-        mesh.ask(address, mesh.mac(1));
-        assert_eq!(mesh.answered(), before + 1, "{address}");
+    for mode in ["tc", "xdp"] {
+        let mut mesh = Mesh::new(["a", "b", "c"], 3, ON, &["--mode", mode]);
+        mesh.acquaint(1);
+        for frame in [
+            Frame::arp_request(FIRST, Segment::v4(1), Segment::v4(1)).tagged(5),
+            Frame::neighbour_announcement(FIRST, Segment::v6(1), 0x20).tagged(5),
+        ] {
+            mesh.send(2, &frame);
+        }
+        for address in [IpAddr::from(Segment::v4(1)), Segment::v6(1).into()] {
+            let before = mesh.answered();
+            mesh.ask(address, mesh.mac(1));
+            assert_eq!(mesh.answered(), before + 1, "{mode} {address}");
+        }
     }
 }
 

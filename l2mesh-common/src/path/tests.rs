@@ -45,6 +45,19 @@ fn every_transition() {
     assert!(seen.iter().all(|&count| count > 100), "late, future, begun anew, counted: {seen:?}");
 }
 
+/// Who reads the two tables one after the other may see the answer to a probe that was not sent before.
+#[test]
+fn an_answer_that_is_newer_than_the_question() {
+    for sent in [7, u32::MAX, 0] {
+        let tx = tx(sent, 3, 10, 0);
+        assert!(is_up(&tx, Answered { sequence: sent.wrapping_add(1), streak: 10 }));
+        assert!(!is_up(&tx, Answered { sequence: sent.wrapping_sub(3), streak: 10 }));
+        let answered = Answered { sequence: sent.wrapping_add(1), streak: 10 };
+        assert_eq!(answer(&tx, answered, sent), Err(NoAnswer::Late));
+        assert_eq!(answer(&tx, answered, sent.wrapping_add(2)), Err(NoAnswer::Future));
+    }
+}
+
 #[test]
 fn what_is_not_probed_is_always_up_and_what_is_not_there_never() {
     assert!(is_up(&tx(0, u32::MAX, 0, 0), Answered::default()));

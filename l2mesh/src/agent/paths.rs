@@ -1,5 +1,7 @@
 //! What the prober says, and what it is told.
 
+use std::time::Duration;
+
 use l2mesh_common::{
     path::{Choice, reason::Reason},
     tables::{Fact, PeerId},
@@ -11,6 +13,7 @@ use super::{
     journal::Topic,
     prober::{Event, Prober, Target},
 };
+use crate::dataplane::view::PeerView;
 
 impl Agent {
     /// Starts the probes, where there is something to probe.
@@ -22,7 +25,7 @@ impl Agent {
 
     /// How the peers that are probed are reached.
     fn targets_now(&self) -> anyhow::Result<Vec<Target>> {
-        let target = |peer: &crate::dataplane::view::PeerView| {
+        let target = |peer: &PeerView| {
             let mtu = self.tables.peers.get(&peer.id, 0)?.current().mtu;
             Ok(Target { peer: peer.id, source: self.view.source_towards(peer), mtu })
         };
@@ -51,17 +54,23 @@ impl Agent {
                     self.describe_path(before),
                     span(lasted)
                 );
-                self.news.note_path(Topic { kind: "path", vni: 0, mac: MacAddr::ZERO, peer }, text, coarse_now_ns()?);
+                // One topic each: to leave and to return are two things to tell.
+                let kind = match (now.is_relayed(), now.is_up) {
+                    (true, _) => "path-relayed",
+                    (false, true) => "path-direct",
+                    (false, false) => "path-none",
+                };
+                self.news.note_path(Topic { kind, vni: 0, mac: MacAddr::ZERO, peer }, text, coarse_now_ns()?);
                 self.follow_paths()
             }
             Event::Size { peer, relay, mtu } => {
                 let path =
                     relay.map_or_else(|| "directly".to_owned(), |relay| format!("through {}", self.short(relay)));
-                match mtu {
-                    0 => log::info!("{}: {path} all that the links take arrives", self.name(peer)),
-                    mtu => {
-                        log::warn!("{}: {path} {mtu} octets of a packet arrive, longer ones are lost", self.name(peer))
-                    }
+                let name = self.name(peer);
+                if mtu == 0 {
+                    log::info!("{name}: {path} all that the links take arrives");
+                } else {
+                    log::warn!("{name}: {path} {mtu} octets of a packet arrive, longer ones are lost");
                 }
                 self.follow_paths()
             }
@@ -103,12 +112,12 @@ impl Agent {
 }
 
 /// A time for people: the two greatest units.
-fn span(time: std::time::Duration) -> String {
+fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
         0 => format!("{} ms", time.as_millis()),
-        ..60 => format!("{:.1} s", time.as_secs_f64()),
-        ..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        1..60 => format!("{:.1} s", time.as_secs_f64()),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
         _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
     }
 }

@@ -124,7 +124,7 @@ impl Writer<'_> {
         }
         let is_known = |tried: &[(usize, PeerId)], relay| tried.iter().any(|(_, other)| *other == relay);
         // In the order in which they were tried so far.
-        let rank = |path: usize| (0..MAX_PATHS - 1).find(|place| before.order >> (8 * place) & 0xff == path as u32);
+        let rank = |path: usize| (0..MAX_PATHS - 1).find(|nth| (before.order >> (8 * nth) & 0xff) as usize == path);
         tried.sort_by_key(|(path, _)| rank(*path).unwrap_or(MAX_PATHS));
         for path in free {
             let slot = path_slot(peer.id, path);

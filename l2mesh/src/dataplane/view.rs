@@ -50,6 +50,7 @@ pub(crate) struct View {
 }
 
 /// Another node.
+#[expect(clippy::struct_excessive_bools, reason = "each is said by itself in the configuration")]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct PeerView {
     /// Its place in `PEERS`.

@@ -5,7 +5,7 @@ use l2mesh_common::{
     tables::{Change, PathNote, PeerId, path_slot},
 };
 
-use super::{LATE, socket::wall_ns, worker::Worker};
+use super::{LATE, paths::why_down, socket::wall_ns, worker::Worker};
 use crate::dataplane::mapped::Mapped;
 
 /// The changes of the past, the newest over the oldest.
@@ -63,7 +63,7 @@ impl Worker {
 
     fn is_reached(&self, place: usize) -> bool {
         let path = &self.paths[place];
-        if path.path == DIRECT {
+        if path.nth == DIRECT {
             return true;
         }
         let relay = path_slot(self.world.tx[path.slot as usize].relay, DIRECT) as usize;
@@ -76,7 +76,7 @@ impl Worker {
     }
 
     /// Takes up whether frames may take a path, and why.
-    pub(super) fn note_usable(&mut self, place: usize, _now: u64) {
+    pub(super) fn note_usable(&mut self, place: usize) {
         let usable = self.is_usable(place);
         let path = &self.paths[place];
         if usable == path.is_usable {
@@ -88,7 +88,7 @@ impl Worker {
         } else if path.is_up {
             Reason::RelayDown
         } else {
-            path.why_down(&self.world.tx[slot], &self.world.rx[slot])
+            why_down(&self.world.tx[slot], &self.world.rx[slot])
         };
         let path = &mut self.paths[place];
         (path.is_usable, path.reason, path.since_ns) = (usable, reason, wall_ns());
@@ -101,12 +101,12 @@ impl Worker {
         let choice = self.peers[path.peer].choice;
         let summary = path.summary.unwrap_or_default();
         let flags =
-            [(path.is_usable, PathNote::UP), (choice.path == path.path, PathNote::IN_USE), (true, PathNote::PROBED)];
+            [(path.is_usable, PathNote::UP), (choice.path == path.nth, PathNote::IN_USE), (true, PathNote::PROBED)];
         let note = PathNote {
             since_ns: path.since_ns,
-            rtt_min_ns: summary.least_ns,
-            rtt_median_ns: summary.median_ns,
-            rtt_p99_ns: summary.p99_ns,
+            rtt_min_ns: summary.least,
+            rtt_median_ns: summary.median,
+            rtt_p99_ns: summary.p99,
             loss: path.loss(),
             probes: path.probes,
             flags: flags.iter().filter(|(is_set, _)| *is_set).fold(0, |flags, (_, flag)| flags | flag),

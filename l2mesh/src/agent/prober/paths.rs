@@ -31,12 +31,13 @@ const BIG_LOST: u32 = 3;
 const SEARCH_AGAIN_NS: u64 = 600_000_000_000;
 
 /// One path of a peer.
+#[expect(clippy::struct_excessive_bools, reason = "each is asked by itself")]
 #[derive(Debug)]
 pub(super) struct Path {
     /// Place of the peer in the prober's list.
     pub(super) peer: usize,
     /// Which of its paths.
-    pub(super) path: usize,
+    pub(super) nth: usize,
     /// Its place in the tables.
     pub(super) slot: u32,
     /// When the next probe is sent.
@@ -63,6 +64,8 @@ pub(super) struct Path {
     later: Losses,
     seen: Answered,
     answers: u64,
+    /// Since the latest answer so many were missed that it went down.
+    was_dead: bool,
     long: Long,
     search: Option<Searching>,
     searched_ns: u64,
@@ -105,7 +108,7 @@ impl Path {
         let up = is_up(tx, answered);
         Self {
             peer: place.0,
-            path: place.1,
+            nth: place.1,
             slot,
             due_ns: now_ns,
             began_ns: now_ns,
@@ -123,6 +126,7 @@ impl Path {
             later: Losses::default(),
             seen: answered,
             answers: rx.answers,
+            was_dead: false,
             // An early one: what a new path takes is to be known soon.
             long: Long { short: 2, ..Long::default() },
             search: None,
@@ -143,8 +147,9 @@ impl Path {
                 // That is told apart.
                 lost -= 1;
             }
-            // What took the path down is an outage, not loss.
-            let lost = if lost >= tx.limit { 0 } else { lost };
+            // What took the path down is an outage, not loss; so is what was lost before the other end was there.
+            let lost = if self.was_dead || self.answers == 0 { 0 } else { lost };
+            self.was_dead = false;
             self.losses.note(lost, answers);
             self.later.note(lost, answers);
             self.rtts.note(rx.rtt_ns, now_ns);
@@ -240,9 +245,27 @@ impl Path {
         turn
     }
 
-    /// A long probe left under this number.
-    pub(super) fn sent_long(&mut self, sequence: u32) {
-        self.long.latest = Some(sequence);
+    /// A probe left: the latest number.
+    pub(super) fn sent(&mut self, tx: &PathTx, is_long: bool) {
+        self.probes = self.probes.wrapping_add(1);
+        if is_long {
+            self.long.latest = Some(tx.sequence);
+        }
+        self.was_dead |= unanswered(tx, self.seen) >= tx.limit;
+    }
+
+    /// It is up now, or is not.
+    pub(super) fn changed(&mut self, tx: &mut PathTx, is_up: bool, now_ns: u64) {
+        self.is_up = is_up;
+        if !is_up {
+            // One that was never answered was up only because nobody knew.
+            self.was_up &= self.answers > 0;
+            self.recovery.went_down(now_ns);
+        } else if self.was_up {
+            self.recovery.came_back(now_ns);
+        }
+        self.was_up |= is_up;
+        tx.recover = self.recovery.in_force(tx.recover, is_up, now_ns);
     }
 
     /// What became of the latest long probe is known when the next one is due. True if what the path takes is known anew.
@@ -292,13 +315,13 @@ impl Path {
     pub(super) fn sum_up(&mut self, now_ns: u64) {
         self.summary = self.rtts.summary(now_ns);
         if let Some(summary) = &self.summary {
-            self.greatest = Some(Duration::from_nanos(summary.greatest_ns));
+            self.greatest = Some(Duration::from_nanos(summary.greatest));
         }
     }
 
     /// The round-trip time by which paths are compared.
     pub(super) fn rtt_ns(&self) -> Option<u64> {
-        self.summary.map(|summary| summary.median_ns)
+        self.summary.map(|summary| summary.median)
     }
 
     /// True while the greatest size is looked for.
@@ -310,25 +333,24 @@ impl Path {
     pub(super) fn loss(&self) -> u32 {
         self.losses.thousandths()
     }
+}
 
-    /// True if, with a probe about to be sent, an answer is missing.
-    pub(super) fn has_missed(&self, tx: &PathTx, rx: &PathRx, probe: &Probe) -> bool {
-        let flight = tx.limit.saturating_sub(probe.misses).max(1);
-        unanswered(tx, Answered::from_bits(rx.answered)) >= flight
-    }
+/// True if, with a probe about to be sent, an answer is missing.
+pub(super) fn has_missed(tx: &PathTx, rx: &PathRx, probe: &Probe) -> bool {
+    let flight = tx.limit.saturating_sub(probe.misses).max(1);
+    unanswered(tx, Answered::from_bits(rx.answered)) >= flight
+}
 
-    /// Why it is down.
-    pub(super) fn why_down(&self, tx: &PathTx, rx: &PathRx) -> Reason {
-        let answered = Answered::from_bits(rx.answered);
-        if unanswered(tx, answered) >= tx.limit {
-            Reason::Missed
-        } else if tx.hold & BIG != 0 {
-            Reason::BigLost
-        } else if tx.hold & LOSS != 0 {
-            Reason::Loss
-        } else {
-            Reason::Missed
-        }
+/// Why a path is down.
+pub(super) fn why_down(tx: &PathTx, rx: &PathRx) -> Reason {
+    if unanswered(tx, Answered::from_bits(rx.answered)) >= tx.limit {
+        Reason::Missed
+    } else if tx.hold & BIG != 0 {
+        Reason::BigLost
+    } else if tx.hold & LOSS != 0 {
+        Reason::Loss
+    } else {
+        Reason::Missed
     }
 }
 

@@ -11,15 +11,15 @@ const BUCKETS: usize = ((GREATEST - LEAST) * PARTS) as usize;
 const TURNS: usize = 7;
 const TURN_NS: u64 = 10_000_000_000;
 
-/// What is known of a minute.
+/// What is known of a minute, nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Summary {
-    pub(super) least_ns: u64,
-    pub(super) median_ns: u64,
+    pub(super) least: u64,
+    pub(super) median: u64,
     /// What 99 of 100 do not exceed.
-    pub(super) p99_ns: u64,
+    pub(super) p99: u64,
     /// Rounded up: nothing was longer.
-    pub(super) greatest_ns: u64,
+    pub(super) greatest: u64,
 }
 
 /// The times, by when they were measured.
@@ -76,10 +76,10 @@ impl Rtts {
         };
         let middle = |nth: u32| at(nth).map(|bucket| lower(bucket).midpoint(lower(bucket + 1)));
         Some(Summary {
-            least_ns: middle(1.min(total).max(1)).filter(|_| total > 0)?,
-            median_ns: middle(total.div_ceil(2))?,
-            p99_ns: middle(total - total / 100)?,
-            greatest_ns: at(total).map(|bucket| lower(bucket + 1))?,
+            least: middle(1).filter(|_| total > 0)?,
+            median: middle(total.div_ceil(2))?,
+            p99: middle(total - total / 100)?,
+            greatest: at(total).map(|bucket| lower(bucket + 1))?,
         })
     }
 }
@@ -90,8 +90,10 @@ fn bucket(ns: u64) -> usize {
     if power >= GREATEST {
         return BUCKETS - 1;
     }
-    let part = (ns >> (power - PARTS.ilog2())) as usize & (PARTS as usize - 1);
-    ((power - LEAST) * PARTS) as usize + part
+    // The four digits behind the first.
+    let part = ns >> (power - PARTS.ilog2()) & u64::from(PARTS - 1);
+    let bucket = u64::from((power - LEAST) * PARTS) + part;
+    usize::try_from(bucket).unwrap_or(BUCKETS - 1)
 }
 
 /// Where a bucket begins.
@@ -124,10 +126,10 @@ mod tests {
             let found = rtts.summary(6 * SECOND).expect("some were measured");
             let nth = |nth: usize| times[nth - 1];
             let n = times.len();
-            prop_assert!(is_close(found.least_ns, nth(1)), "{found:?} {times:?}");
-            prop_assert!(is_close(found.median_ns, nth(n.div_ceil(2))), "{found:?} {times:?}");
-            prop_assert!(is_close(found.p99_ns, nth(n - n / 100)), "{found:?} {times:?}");
-            prop_assert!(found.greatest_ns >= nth(n) && found.greatest_ns <= nth(n) + nth(n) / 15);
+            prop_assert!(is_close(found.least, nth(1)), "{found:?} {times:?}");
+            prop_assert!(is_close(found.median, nth(n.div_ceil(2))), "{found:?} {times:?}");
+            prop_assert!(is_close(found.p99, nth(n - n / 100)), "{found:?} {times:?}");
+            prop_assert!(found.greatest >= nth(n) && found.greatest <= nth(n) + nth(n) / 15);
         }
     }
 
@@ -138,7 +140,7 @@ mod tests {
         rtts.note(500_000_000, 100 * SECOND);
         for second in 101..250 {
             rtts.note(1_000_000, second * SECOND);
-            let greatest = rtts.summary(second * SECOND).expect("one a second").greatest_ns;
+            let greatest = rtts.summary(second * SECOND).expect("one a second").greatest;
             match second {
                 ..=160 => assert!(greatest >= 500_000_000, "{second}: forgotten too soon"),
                 170.. => assert!(greatest < 1_100_000, "{second}: {greatest} is still there"),
@@ -153,7 +155,7 @@ mod tests {
         for (rtt, greatest) in [(0, 1088), (1, 1088), (u64::MAX, 1 << GREATEST)] {
             let mut rtts = Rtts::default();
             rtts.note(rtt, 0);
-            assert_eq!(rtts.summary(0).map(|it| it.greatest_ns), Some(greatest), "{rtt}");
+            assert_eq!(rtts.summary(0).map(|it| it.greatest), Some(greatest), "{rtt}");
         }
     }
 }

@@ -17,6 +17,7 @@ pub(super) const fn next(due: u64, now: u64, period: u64, grain: u64) -> u64 {
 }
 
 /// What a path through a relay is like, as far as it says how often it is asked.
+#[expect(clippy::struct_excessive_bools, reason = "each is a reason of its own")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Need {
     /// A probe of the direct path has not been answered, or it is down.
@@ -87,10 +88,7 @@ impl Recovery {
         if is_up && now_ns.saturating_sub(self.quiet_since_ns) >= QUIET_NS {
             self.answers = self.least;
         }
-        match is_up {
-            true => now.min(self.answers),
-            false => now.max(self.answers),
-        }
+        if is_up { now.min(self.answers) } else { now.max(self.answers) }
     }
 }
 

@@ -4,9 +4,10 @@
 use std::{
     io::IoSliceMut,
     mem::{self, MaybeUninit},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6},
     os::fd::{AsRawFd as _, OwnedFd},
     ptr,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -69,12 +70,12 @@ impl Way {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
                 let ipi_spec_dst = libc::in_addr { s_addr: u32::from_ne_bytes(from.octets()) };
                 let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst, ipi_addr: libc::in_addr { s_addr: 0 } };
-                let to = libc::sockaddr_in::from(SockaddrIn::from(std::net::SocketAddrV4::new(to, port)));
+                let to = libc::sockaddr_in::from(SockaddrIn::from(SocketAddrV4::new(to, port)));
                 Some(Self::V4 { to, from: Control::new(libc::IPPROTO_IP, libc::IP_PKTINFO, info) })
             }
             (IpAddr::V6(from), IpAddr::V6(to)) => {
                 let info = libc::in6_pktinfo { ipi6_addr: libc::in6_addr { s6_addr: from.octets() }, ipi6_ifindex: 0 };
-                let to = libc::sockaddr_in6::from(SockaddrIn6::from(std::net::SocketAddrV6::new(to, port, 0, 0)));
+                let to = libc::sockaddr_in6::from(SockaddrIn6::from(SocketAddrV6::new(to, port, 0, 0)));
                 Some(Self::V6 { to, from: Control::new(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info) })
             }
             _ => None,
@@ -129,8 +130,8 @@ impl Sockets {
         self.room[VxlanHeader::LEN..SHORT].copy_from_slice(bytemuck::bytes_of(probe));
         // What an error queue holds makes a send fail that has nothing to do with it, once.
         match self.send_once(way, nth, len) {
-            Ok(()) => Ok(()),
-            Err(_) => self.send_once(way, nth, len),
+            Err(errno) if !matches!(errno, Errno::ENOBUFS | Errno::EMSGSIZE) => self.send_once(way, nth, len),
+            outcome => outcome,
         }
     }
 
@@ -229,11 +230,10 @@ fn open(family: AddressFamily) -> Result<OwnedFd, Errno> {
         set(&socket, level, name, value)?;
     }
     // The kernel gives each a port of its own.
+    let fd = socket.as_raw_fd();
     match family {
-        AddressFamily::Inet => {
-            bind(socket.as_raw_fd(), &SockaddrIn::from(std::net::SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)))?
-        }
-        _ => bind(socket.as_raw_fd(), &SockaddrIn6::from(std::net::SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0)))?,
+        AddressFamily::Inet => bind(fd, &SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0)))?,
+        _ => bind(fd, &SockaddrIn6::from(SocketAddrV6::new(Ipv6Addr::UNSPECIFIED, 0, 0, 0)))?,
     }
     Ok(socket)
 }
@@ -261,7 +261,7 @@ pub(super) fn hurry() {
 /// A clock's time, nanoseconds.
 fn clock_ns(clock: ClockId) -> u64 {
     let now = clock_gettime(clock).unwrap_or_else(|_| TimeSpec::new(0, 0));
-    u64::try_from(std::time::Duration::from(now).as_nanos()).unwrap_or(u64::MAX)
+    u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The clock of probes: that of `bpf_ktime_get_ns`.

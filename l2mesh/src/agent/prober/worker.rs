@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
+    mem::offset_of,
     net::IpAddr,
     sync::{
         Arc,
@@ -14,17 +15,17 @@ use std::{
 
 use l2mesh_common::{
     path::{Answered, Choice, DIRECT, MAX_PATHS, choose, is_up, reason::Reason, unanswered},
-    tables::{Change, PathNote, PathRx, PathTx, PeerId, path_slot},
+    tables::{PathNote, PathRx, PathTx, PeerId, path_slot},
     wire::{Mark, Probe as Packet, ProbePath, VxlanHeader},
 };
 use nix::errno::Errno;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
-    Event, LATE, Lateness, Target,
+    Event, Lateness, Target,
     notes::{History, Late},
     order::Order,
-    paths::Path,
+    paths::{Path, Turn, has_missed},
     schedule::{self, Need},
     socket::{Sockets, Way, hurry, now_ns},
 };
@@ -167,12 +168,12 @@ impl Worker {
     /// Spreads first probes over an interval, and those of paths through relays over more. What is up goes on without being
     /// looked at more closely.
     fn begin(&mut self, now: u64) {
-        let directs = self.paths.iter().filter(|it| it.path == DIRECT).count().max(1) as u64;
-        let relayed = self.paths.len() - self.paths.iter().filter(|it| it.path == DIRECT).count();
+        let directs = self.paths.iter().filter(|it| it.nth == DIRECT).count().max(1) as u64;
+        let relayed = self.paths.len() - self.paths.iter().filter(|it| it.nth == DIRECT).count();
         let each = self.probe.interval * self.probe.recover;
         let (mut nth_direct, mut nth_relayed) = (0, 0);
         for path in &mut self.paths {
-            let after = if path.path == DIRECT {
+            let after = if path.nth == DIRECT {
                 nth_direct += 1;
                 (nth_direct - 1) * self.interval_ns / directs
             } else {
@@ -236,52 +237,22 @@ impl Worker {
     /// A path's turn: what was answered, a probe, what follows.
     fn turn(&mut self, place: usize, now: u64) {
         let path = &mut self.paths[place];
-        let slot = path.slot as usize;
+        let (number, slot, is_direct) = (path.peer, path.slot as usize, path.nth == DIRECT);
         let rx = self.path_rx.get(path.slot);
         self.world.rx[slot] = rx;
         let tx = &mut self.world.tx[slot];
         path.observe(tx, &rx, &self.probe, now);
-        let has_missed = path.has_missed(tx, &rx, &self.probe) || !is_up(tx, Answered::from_bits(rx.answered));
-        let (number, is_direct) = (path.peer, path.path == DIRECT);
-        let near = if is_direct { Some(number) } else { self.by_id.get(tx.relay as usize).copied().flatten() };
+        let has_missed = has_missed(tx, &rx, &self.probe) || !is_up(tx, Answered::from_bits(rx.answered));
+        let relay = (!is_direct).then_some(tx.relay);
+        let near = relay.map_or(Some(number), |relay| self.by_id.get(relay as usize).copied().flatten());
         let most = near.map_or(0, |near| self.peers[near].mtu.min(self.longest));
         let often = is_direct || self.is_asked_often(place, now);
-        let path = &mut self.paths[place];
         let tx = &mut self.world.tx[slot];
-        let turn = path.turn(tx, &rx, often, most, &self.probe, now);
-        let way = near.and_then(|near| self.peers[near].way);
-        let nonce = tx.nonce;
-        let header = self.header(place);
-        if let Some(size) = turn.search {
-            let path = &self.paths[place];
-            let tx = &mut self.world.tx[slot];
-            let sequence = tx.search.wrapping_add(1);
-            let packet = Packet::request(ProbePath::search(path.path), false, sequence, nonce, now_ns());
-            tx.search = sequence;
-            self.path_tx.set(path.slot, tx);
-            // One that cannot be sent is one that does not arrive.
-            self.send(way.as_ref(), sequence, header, &packet, Some(size));
-        }
-        let path = &mut self.paths[place];
-        let tx = &mut self.world.tx[slot];
-        let sequence = tx.sequence.wrapping_add(1);
-        // Counted first: an answer may be faster than we are.
-        tx.sequence = sequence;
-        self.path_tx.set(path.slot, tx);
-        path.probes = path.probes.wrapping_add(1);
-        let packet = Packet::request(ProbePath::path(path.path), turn.long.is_some(), sequence, nonce, now_ns());
-        let is_sent = self.send(way.as_ref(), sequence, header, &packet, turn.long);
-        let path = &mut self.paths[place];
-        let tx = &mut self.world.tx[slot];
-        if !is_sent {
-            tx.sequence = sequence.wrapping_sub(1);
-            self.path_tx.set(path.slot, tx);
-        } else if turn.long.is_some() {
-            path.sent_long(sequence);
-        }
+        let turn = self.paths[place].turn(tx, &rx, often, most, &self.probe, now);
+        let mtu = tx.mtu;
+        self.probe(place, near.and_then(|near| self.peers[near].way), turn);
         if turn.found {
-            let relay = (!is_direct).then_some(tx.relay);
-            self.tell(Event::Size { peer: self.peers[number].id, relay, mtu: self.world.tx[slot].mtu });
+            self.tell(Event::Size { peer: self.peers[number].id, relay, mtu });
         }
         if is_direct {
             self.peers[number].has_missed = has_missed;
@@ -292,19 +263,51 @@ impl Worker {
         self.evaluate(number, now);
     }
 
-    /// True if it has gone, or is lost as frames would be: where there is no way to the peer, the path is down. What fails for
-    /// other reasons says nothing about the path.
+    /// Sends what is to be sent.
+    fn probe(&mut self, place: usize, way: Option<Way>, turn: Turn) {
+        let header = self.header(place);
+        let Path { slot, nth, .. } = self.paths[place];
+        let tx = &mut self.world.tx[slot as usize];
+        let nonce = tx.nonce;
+        if let Some(size) = turn.search {
+            tx.search = tx.search.wrapping_add(1);
+            let sequence = tx.search;
+            self.path_tx.set(slot, tx);
+            let packet = Packet::request(ProbePath::search(nth), false, sequence, nonce, now_ns());
+            // One that cannot be sent is one that does not arrive.
+            self.send(way.as_ref(), sequence, header, &packet, Some(size));
+        }
+        let is_long = turn.long.is_some();
+        self.path_tx.set(slot, &self.world.tx[slot as usize]);
+        // Counted first: an answer may be faster than we are.
+        let sequence = self.world.tx[slot as usize].sequence.wrapping_add(1);
+        self.count(slot, sequence);
+        let packet = Packet::request(ProbePath::path(nth), is_long, sequence, nonce, now_ns());
+        if self.send(way.as_ref(), sequence, header, &packet, turn.long) {
+            self.paths[place].sent(&self.world.tx[slot as usize], is_long);
+        } else {
+            self.count(slot, sequence.wrapping_sub(1));
+        }
+    }
+
+    /// This is the number of the latest probe.
+    fn count(&mut self, slot: u32, sequence: u32) {
+        self.world.tx[slot as usize].sequence = sequence;
+        self.path_tx.field(slot, offset_of!(PathTx, sequence)).store(sequence, Ordering::Release);
+    }
+
+    /// True if it has gone, or is lost as frames would be.
     fn send(&mut self, way: Option<&Way>, nth: u32, header: VxlanHeader, packet: &Packet, long: Option<u32>) -> bool {
         let Some(way) = way else { return true };
         match self.sockets.send(way, nth, header, packet, long) {
             Ok(()) => true,
-            Err(errno) => matches!(errno, Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN | Errno::ENODEV),
+            Err(errno) => is_lost(errno),
         }
     }
 
     fn header(&self, place: usize) -> VxlanHeader {
         let path = &self.paths[place];
-        let mark = if path.path == DIRECT {
+        let mark = if path.nth == DIRECT {
             Mark { flags: Mark::PROBE, node: 0 }
         } else {
             Mark { flags: Mark::PROBE | Mark::RELAY, node: self.peers[path.peer].node_id }
@@ -319,7 +322,7 @@ impl Worker {
         let answered = Answered::from_bits(rx.answered);
         schedule::is_asked_often(&Need {
             direct_missed: peer.has_missed,
-            in_use: path.is_searching() || (peer.choice.is_relayed() && peer.choice.path == path.path),
+            in_use: path.is_searching() || (peer.choice.is_relayed() && peer.choice.path == path.nth),
             is_up: path.is_up,
             answers: answered.streak > 0 && unanswered(tx, answered) < tx.limit,
             was_up: path.was_up,
@@ -328,7 +331,7 @@ impl Worker {
     }
 
     fn period(&self, place: usize, now: u64) -> u64 {
-        let often = self.paths[place].path == DIRECT || self.is_asked_often(place, now);
+        let often = self.paths[place].nth == DIRECT || self.is_asked_often(place, now);
         if often { self.interval_ns } else { self.relay_interval_ns }
     }
 
@@ -386,17 +389,10 @@ impl Worker {
             let (tx, rx) = (&mut self.world.tx[path.slot as usize], &self.world.rx[path.slot as usize]);
             let up = is_up(tx, Answered::from_bits(rx.answered));
             if up != path.is_up {
-                path.is_up = up;
-                path.was_up |= up;
-                if up {
-                    path.recovery.came_back(now)
-                } else {
-                    path.recovery.went_down(now)
-                }
-                tx.recover = path.recovery.in_force(tx.recover, up, now);
+                path.changed(tx, up, now);
                 self.path_tx.set(path.slot, tx);
             }
-            self.note_usable(place, now);
+            self.note_usable(place);
         }
     }
 
@@ -455,7 +451,7 @@ impl Worker {
     fn take_stock(&mut self, place: usize, now: u64) {
         self.paths[place].sum_up(now);
         let number = self.paths[place].peer;
-        if self.paths[place].path == DIRECT || self.peers[number].paths[DIRECT].is_none() {
+        if self.paths[place].nth == DIRECT || self.peers[number].paths[DIRECT].is_none() {
             self.follow_order(number, now);
         }
         self.write_note(place);
@@ -480,4 +476,8 @@ impl Worker {
     }
 }
 
-const _: () = assert!(size_of::<Change>() == 24 && LATE.as_millis() == 10);
+/// True for what frames of a peer would not survive either: there is no way to it, or the first device drops what is sent, which
+/// the kernel only tells those who ask for errors. What fails for other reasons says nothing about the path.
+const fn is_lost(errno: Errno) -> bool {
+    matches!(errno, Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::ENETDOWN | Errno::ENODEV | Errno::ENOBUFS)
+}

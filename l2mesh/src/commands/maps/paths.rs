@@ -74,14 +74,17 @@ impl Paths for Snapshot {
 }
 
 impl Snapshot {
-    /// Reads the tables.
+    /// Reads the tables. What was answered comes before what was asked, and the two right after each other: the other way round
+    /// an answer could be ahead of its probe, and long in between, a path could look down that is not.
     pub(crate) fn of(tables: &Tables) -> Self {
-        let slots = 0..path_slot(tables.peers.len(), DIRECT);
-        Self {
-            tx: slots.clone().map(|slot| tables.path_tx.get(slot)).collect(),
-            rx: slots.clone().map(|slot| tables.path_rx.get(slot)).collect(),
-            notes: slots.map(|slot| tables.path_notes.get(slot)).collect(),
+        let slots = path_slot(tables.peers.len(), DIRECT);
+        let mut snapshot = Self { tx: Vec::new(), rx: Vec::new(), notes: Vec::new() };
+        for slot in 0..slots {
+            snapshot.rx.push(tables.path_rx.get(slot));
+            snapshot.tx.push(tables.path_tx.get(slot));
+            snapshot.notes.push(tables.path_notes.get(slot));
         }
+        snapshot
     }
 
     /// The paths that a peer has, the direct one first. `name` knows the peers, `mtu` what their next hops take.
@@ -146,6 +149,9 @@ fn state(tx: &PathTx, rx: &PathRx, relay_is_up: bool) -> String {
     let answered = Answered::from_bits(rx.answered);
     if !is_probed(tx) {
         "not probed: always up".to_owned()
+    } else if tx.limit == 0 {
+        // The two see each other over different IP versions.
+        "no such path".to_owned()
     } else if unanswered(tx, answered) >= tx.limit {
         "down".to_owned()
     } else if tx.hold != 0 {
@@ -310,6 +316,9 @@ paths
         assert_eq!(seen(&paths), [not("down", false), up(true)]);
         paths.rx[at(1, 0)].answered = Answered { sequence: 113, streak: 3 }.to_bits();
         assert_eq!(seen(&paths), [not("down: 3 of 10 answers", false), up(true)]);
+        (paths.tx[at(1, 0)].limit, paths.tx[at(1, 0)].recover) = (0, 0);
+        assert_eq!(seen(&paths), [not("no such path", false), up(true)], "of another IP version");
+        (paths.tx[at(1, 0)].limit, paths.tx[at(1, 0)].recover) = (13, 10);
         paths.tx[at(0, 0)].sequence = 113;
         assert_eq!(seen(&paths), [not("down: 3 of 10 answers", true), not("relay down", false)], "no way");
     }

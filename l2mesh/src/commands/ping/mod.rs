@@ -243,7 +243,8 @@ impl<'a> Ping<'a> {
                 "`l2mesh maps paths` says what is up; a firewall on the way must let UDP port {port} in, at both ends"
             )
         } else {
-            "the configuration says probes = false of it, as for mode kernel: ping it inside the network".to_owned()
+            "the configuration says that it does not (probes = false, udp-checksum): ping it inside the network"
+                .to_owned()
         };
         format!("{name} answered none of {sent} probes: {hint}")
     }

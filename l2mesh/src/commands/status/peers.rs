@@ -43,14 +43,15 @@ impl PeerStatus {
     /// `change` is the latest of this peer's, if there was one.
     pub(super) fn new(peer: PeerRow, paths: Vec<PathRow>, change: Option<&ChangeRow>) -> Self {
         let used = paths.iter().find(|path| path.in_use);
-        let state = used.map_or("", |path| &path.state);
-        let state = if peer.next_hop.is_none() { "no next hop" } else { state }.to_owned();
+        // Through a relay, only the relay has to be reached.
+        let is_lost = peer.next_hop.is_none() && used.is_none_or(|path| path.relay.is_none());
+        let state = if is_lost { "no next hop" } else { used.map_or("", |path| &path.state) }.to_owned();
         // The history may have been too short for it; the path's own note is not.
         let noted = used.filter(|path| path.reason.is_some()).and_then(|path| Some((path.since?, path.reason)));
         let changed = change.map(|change| (change.at, change.reason)).or(noted);
         Self {
             path: used.map_or_else(String::new, |path| path.path.clone()),
-            up: used.is_some_and(|path| path.up) && peer.next_hop.is_some(),
+            up: used.is_some_and(|path| path.up) && !is_lost,
             state,
             changed: changed.map(|(at, _)| at),
             reason: changed.and_then(|(_, reason)| reason),
@@ -236,6 +237,9 @@ peers
         assert_eq!((&json["name"], &json["path"], &json["up"]), (&"node-2".into(), &"via ovh".into(), &true.into()));
         assert_eq!((&json["changed"], &json["paths"][1]["relay"]), (&"1970-01-01T01:37:00Z".into(), &"ovh".into()));
         assert_eq!((&rows[4].up, &rows[2].up), (&false, &false));
+        let relayed = PeerRow { next_hop: None, ..peer(6, "2001:db8::6") };
+        let relayed = PeerStatus::new(relayed, vec![down(path(None, false)), path(Some("ovh"), true)], None);
+        assert_eq!((relayed.up, &*relayed.state), (true, "up"), "of another IP version");
     }
 
     /// Long addresses go before the lines are longer than a terminal.
