@@ -78,7 +78,12 @@ impl<const N: usize> RelayMesh<N> {
         let path = lab.directory().join("mesh.toml");
         fs::write(&path, format!("{text}[probe]\n{}\n{network}{}", plan.probe, plan.more)).expect("a file in the lab's directory");
         let file = path.display().to_string();
-        let attach = |(place, host): (usize, &Host)| attach(host, place, &file, plan.modes);
+        let mode = |place: usize| *plan.modes.get(place).or(plan.modes.last()).expect("a mode");
+        for (place, host) in hosts.iter().enumerate().filter(|(place, _)| mode(*place) == "xdp") {
+            assert!(plan.wiring.delay.is_zero(), "{place}: a slow wire's far end is elsewhere");
+            lab.ready_for_xdp(host);
+        }
+        let attach = |(place, host): (usize, &Host)| attach(host, place, &file, mode(place));
         let agents = thread::scope(|scope| {
             let attach = &attach;
             let threads: Vec<_> = hosts.iter().enumerate().map(|one| scope.spawn(move || attach(one))).collect();
@@ -124,10 +129,9 @@ impl<const N: usize> RelayMesh<N> {
 }
 
 #[track_caller]
-fn attach(host: &Host, place: usize, file: &str, modes: &[&str]) -> Agent {
+fn attach(host: &Host, place: usize, file: &str, mode: &str) -> Agent {
     // No router solicitations or MLD reports of l2m0's own between the frames of a test.
     host.run("sysctl -qw net.ipv6.conf.default.addr_gen_mode=1");
-    let mode = modes.get(place).or(modes.last()).expect("a mode");
     let agent = host.attach(&["--config", file, "--mode", mode]);
     Segment::address(host, "l2m0", place);
     agent

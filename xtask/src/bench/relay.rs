@@ -27,7 +27,7 @@ pub(crate) fn measure(args: &BenchArgs, binary: &Path, programs: &mut Programs) 
         let lab = Lab::new("relay");
         lab.use_l2mesh(binary);
         eprintln!("bench: building relays");
-        let relays: Vec<_> = kinds().map(|kind| Relay::new(&lab, kind)).collect::<Result<_, _>>()?;
+        let relays: Vec<_> = kinds().map(|kind| Relay::new(&lab, kind, programs)).collect::<Result<_, _>>()?;
         let mut chains = Chain::all(&lab, kinds());
         rounds(args, "Relay", &mut results, |results, time| {
             for relay in &relays {

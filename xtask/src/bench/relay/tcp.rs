@@ -42,6 +42,9 @@ impl Chain {
         let (mut agents, mut cut) = (Vec::new(), Vec::new());
         if kind.is_l2mesh() {
             let file = configuration(lab, kind, &hosts);
+            if kind == Kind::Xdp {
+                hosts.iter().for_each(|host| lab.ready_for_xdp(host));
+            }
             agents.extend(hosts.iter().map(|host| host.attach(&["--config", &file, "--mode", kind.mode()])));
             cut.extend(lab.legs(sender, receiver));
             cut.iter_mut().for_each(Leg::cut);
