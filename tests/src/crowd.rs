@@ -93,9 +93,8 @@ impl Mesh {
     /// The same through relays: those of others to the real node, and through the real node to others.
     fn relayed(self) -> Vec<(u32, u8, u32)> {
         let by_others = self.others().filter(|relay| self.is_relay(*relay));
-        let to_it = by_others.flat_map(|relay| {
-            self.others().filter(move |id| *id != relay).map(move |id| (relay, RELAYED, id))
-        });
+        let to_it = by_others
+            .flat_map(|relay| self.others().filter(move |id| *id != relay).map(move |id| (relay, RELAYED, id)));
         let pairs = self.others().flat_map(|from| self.others().map(move |to| (from, to)));
         let through_it = pairs.filter(|(from, to)| self.is_relay && from != to).map(|(from, to)| (from, RELAY, to));
         to_it.chain(through_it).collect()

@@ -9,9 +9,7 @@ use aya::maps::{Array, Map, MapData};
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
 
-use crate::foreign::{
-    BPF_PROG_TYPE_SCHED_CLS, TC_ACT_UNSPEC, attach_tc, instruction, map_create, pin, prog_load,
-};
+use crate::foreign::{BPF_PROG_TYPE_SCHED_CLS, TC_ACT_UNSPEC, attach_tc, instruction, map_create, pin, prog_load};
 use crate::host::Host;
 use crate::lab::Lab;
 
@@ -102,7 +100,8 @@ fn dropping(map: i32, target: IpAddr) -> Vec<u8> {
         IpAddr::V4(address) => (0x0800, 30, address.octets().to_vec()),
         IpAddr::V6(address) => (0x86dd, 38, address.octets().to_vec()),
     };
-    let words: Vec<i32> = address.chunks(4).map(|word| i32::from_be_bytes(word.try_into().expect("four octets"))).collect();
+    let words: Vec<i32> =
+        address.chunks(4).map(|word| i32::from_be_bytes(word.try_into().expect("four octets"))).collect();
     // What is still to come when the last word was compared: see `end` below.
     const REST: i16 = 17;
     let to_pass = |compared: usize| i16::try_from((words.len() - compared) * 2).expect("few") - 1 + REST;

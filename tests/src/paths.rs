@@ -130,9 +130,9 @@ impl Paths {
     #[must_use]
     #[track_caller]
     pub fn ready(&self, peer: &Host) -> Vec<String> {
-        let up = (1..MAX_PATHS).map(|place| self.path(peer, place)).filter(|(tx, rx)| {
-            is_up(tx, Answered::from_bits(rx.answered)) && tx.limit > 0
-        });
+        let up = (1..MAX_PATHS)
+            .map(|place| self.path(peer, place))
+            .filter(|(tx, rx)| is_up(tx, Answered::from_bits(rx.answered)) && tx.limit > 0);
         up.map(|(tx, _)| self.names[&tx.relay].clone()).collect()
     }
 

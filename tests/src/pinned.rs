@@ -172,13 +172,7 @@ impl Pinned {
     /// Runs an XDP program on a frame that came from nowhere.
     #[track_caller]
     pub fn run_xdp(&self, program: &str, frame: &[u8]) -> Run {
-        self.run_xdp_behind(program, &[], frame)
-    }
-
-    /// The same on a frame before which another program has left metadata.
-    #[track_caller]
-    pub fn run_xdp_behind(&self, program: &str, metadata: &[u8], frame: &[u8]) -> Run {
-        self.run_xdp_often(program, 0, (metadata, frame), 1)
+        self.run_xdp_at(program, 0, frame)
     }
 
     /// Runs an XDP program on a frame that is at an interface, which has native XDP.
@@ -187,14 +181,20 @@ impl Pinned {
         self.burst_xdp(program, ifindex, frame, 1)
     }
 
-    /// The same so many times, the same frame each time. Says what the last one came to, and what all were counted as.
+    /// The same on a frame from nowhere before which another program has left metadata.
+    #[track_caller]
+    pub fn run_xdp_behind(&self, program: &str, metadata: &[u8], frame: &[u8]) -> Run {
+        self.run_xdp_with(program, 0, metadata, frame, 1)
+    }
+
+    /// Runs an XDP program so many times, on the same frame each time. Says what the last one came to, and what all were counted as.
     #[track_caller]
     pub fn burst_xdp(&self, program: &str, ifindex: u32, frame: &[u8], times: u32) -> Run {
-        self.run_xdp_often(program, ifindex, (&[], frame), times)
+        self.run_xdp_with(program, ifindex, &[], frame, times)
     }
 
     #[track_caller]
-    fn run_xdp_often(&self, program: &str, ifindex: u32, (metadata, frame): (&[u8], &[u8]), times: u32) -> Run {
+    fn run_xdp_with(&self, program: &str, ifindex: u32, metadata: &[u8], frame: &[u8], times: u32) -> Run {
         let pinned = Xdp::from_pin(self.directory.join(program), XdpAttachType::Interface);
         let pinned = pinned.unwrap_or_else(|error| panic!("{program}: {error}"));
         let whole_in = [metadata, frame].concat();

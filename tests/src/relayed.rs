@@ -76,7 +76,8 @@ impl<const N: usize> RelayMesh<N> {
         }
         let network = format!("[[network]]\nname = \"lan\"\nvni = {}\ninterface = \"l2m0\"\n", Segment::VNI);
         let path = lab.directory().join("mesh.toml");
-        fs::write(&path, format!("{text}[probe]\n{}\n{network}{}", plan.probe, plan.more)).expect("a file in the lab's directory");
+        fs::write(&path, format!("{text}[probe]\n{}\n{network}{}", plan.probe, plan.more))
+            .expect("a file in the lab's directory");
         let file = path.display().to_string();
         let mode = |place: usize| *plan.modes.get(place).or(plan.modes.last()).expect("a mode");
         for (place, host) in hosts.iter().enumerate().filter(|(place, _)| mode(*place) == "xdp") {

@@ -129,10 +129,7 @@ impl Mesh {
     /// Both programs drop it and count it under this verdict alone.
     #[track_caller]
     fn dropped(&self, what: &str, frame: &[u8], verdict: Verdict) {
-        let both = [
-            ("TC", TC_ACT_SHOT, self.tc(frame)),
-            ("XDP", XDP_DROP, self.xdp(frame)),
-        ];
+        let both = [("TC", TC_ACT_SHOT, self.tc(frame)), ("XDP", XDP_DROP, self.xdp(frame))];
         for (program, code, run) in both {
             assert_eq!((run.code, &run.counted), (code, &only(verdict)), "{program}, {what}: {run:02x?}");
             assert_eq!(run.frame, frame, "{program}, {what}");
@@ -142,10 +139,7 @@ impl Mesh {
     /// Both programs send it back to the wire, changed in this way.
     #[track_caller]
     fn returned(&self, what: &str, frame: &[u8], verdict: Verdict, expected: &[u8]) {
-        let both = [
-            ("TC", TC_ACT_REDIRECT, self.tc(frame)),
-            ("XDP", XDP_TX, self.xdp(frame)),
-        ];
+        let both = [("TC", TC_ACT_REDIRECT, self.tc(frame)), ("XDP", XDP_TX, self.xdp(frame))];
         for (program, code, run) in both {
             assert_eq!((run.code, &run.counted), (code, &only(verdict)), "{program}, {what}: {run:02x?}");
             assert_eq!(self.comparable(&run.frame), self.comparable(expected), "{program}, {what}");
@@ -221,6 +215,11 @@ fn to_be_relayed(mesh: &Mesh) {
     ] {
         mesh.dropped(what, &mesh.data(from, mark), verdict);
     }
+    // One octet more than the way from a to d takes.
+    let mut long = good[mesh.at().inner..][..14].to_vec();
+    long.resize(14 + 1500 - mesh.at().inner + 1, 0);
+    let long = mesh.outer((C, A), 50_000, (RELAY, D, 17), &long);
+    mesh.dropped("too long for the rest of the way", &long, Verdict::RelayTooBig);
 }
 
 #[test]

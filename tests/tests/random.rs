@@ -83,7 +83,8 @@ fn send(sockets: &[UdpSocket], targets: &[SocketAddr], heard: &Heard) {
     while !heard.stop.load(Ordering::Relaxed) {
         for (from, to) in directions() {
             let step = heard.now.load(Ordering::Relaxed);
-            let datagram = [&number.to_be_bytes()[..], &step.to_be_bytes(), &[u8::try_from(from).expect("few")]].concat();
+            let datagram =
+                [&number.to_be_bytes()[..], &step.to_be_bytes(), &[u8::try_from(from).expect("few")]].concat();
             // A host whose peer is not reached may say so.
             if sockets[from].send_to(&datagram, targets[to]).is_ok() {
                 heard.sent.fetch_add(1, Ordering::Relaxed);
@@ -207,8 +208,11 @@ fn run(steps: u32) {
         }
         checked += 1;
         worst = worst.max(start.elapsed());
-        let (duplicates, sent, (frames, probes)) =
-            (chatter.heard.duplicates.load(Ordering::Relaxed), chatter.heard.sent.load(Ordering::Relaxed), traffic(&mesh));
+        let (duplicates, sent, (frames, probes)) = (
+            chatter.heard.duplicates.load(Ordering::Relaxed),
+            chatter.heard.sent.load(Ordering::Relaxed),
+            traffic(&mesh),
+        );
         thread::sleep(STEADY);
         let (more_frames, more_probes) = traffic(&mesh);
         let sent = chatter.heard.sent.load(Ordering::Relaxed) - sent;

@@ -82,7 +82,10 @@ fn from_ipv4_to_ipv6() {
         for (host, lines) in [
             (four, format!("address = \"{}\"", four.address())),
             (six, format!("address = \"{}\"", six.address6())),
-            (relay, format!("address = \"{}\"\nfrom = {{ six = \"{}\" }}\nrelay = true", relay.address(), relay.address6())),
+            (
+                relay,
+                format!("address = \"{}\"\nfrom = {{ six = \"{}\" }}\nrelay = true", relay.address(), relay.address6()),
+            ),
         ] {
             writeln!(text, "[[node]]\nname = \"{}\"\n{lines}", host.name()).expect("a String takes everything");
         }

@@ -142,6 +142,30 @@ fn hit(verdict: Verdict) -> Hit {
         Verdict::NeighbourLearned | Verdict::NeighbourUnsure | Verdict::NeighbourForgotten => {
             In("neighbour_counts", "what_is_known_and_why_it_is_not_used")
         }
+
+        Verdict::ProbeReflected
+        | Verdict::ProbeStranger
+        | Verdict::ProbeUnknown
+        | Verdict::ProbeFlood
+        | Verdict::ProbeNoWay => In("forged", "requests_over_ipv4"),
+        Verdict::ProbeAnswered | Verdict::ProbeForged | Verdict::ProbeLate | Verdict::ProbeFuture => {
+            In("forged", "replies_over_ipv4")
+        }
+        Verdict::Relayed
+        | Verdict::RelayStranger
+        | Verdict::RelayUnknown
+        | Verdict::RelaySelf
+        | Verdict::RelayBack
+        | Verdict::RelayNotMember
+        | Verdict::RelayNoWay
+        | Verdict::RelayTooBig => In("forged", "to_be_relayed_over_ipv4"),
+        Verdict::RelayForbidden => In("forged", "at_a_host_that_does_not_relay"),
+        Verdict::RelayFailed => Never("room for a longer outer header is made in memory, and a shorter one fits"),
+        Verdict::RelayedStranger | Verdict::RelayedOrigin | Verdict::ReceivedRelayed => {
+            In("forged", "relayed_over_ipv4")
+        }
+        Verdict::SentRelayed => In("paths_shown", "ping_goes_through_a_relay_and_follows_the_path_in_use"),
+        Verdict::NoPathUp => In("partial", "all_paths_dead"),
     }
 }
 
@@ -201,7 +225,8 @@ fn every_verdict_is_hit() {
                 let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{file}.rs"));
                 let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
                 let is_there = text.contains(&format!("#[test]\nfn {test}("));
-                if !is_there || !text.contains(&format!("\"{label}\"")) {
+                let speaks = [format!("\"{label}\""), format!("Verdict::{verdict:?}")];
+                if !is_there || !speaks.iter().any(|it| text.contains(it)) {
                     missing.push(format!("{label}: no test {test} that speaks of it in {}", path.display()));
                 }
             }

@@ -114,7 +114,9 @@ pub(super) fn bridged(host: &Host, remotes: [IpAddr; 2]) {
     let local = host.vtep();
     for ((remote, vni), place) in remotes.into_iter().zip(VNIS).zip(0..) {
         let name = format!("vx{place}");
-        host.run(&format!("ip link add {name} type vxlan id {vni} local {local} remote {remote} dstport 4789 dev eth0"));
+        host.run(&format!(
+            "ip link add {name} type vxlan id {vni} local {local} remote {remote} dstport 4789 dev eth0"
+        ));
         host.run(&format!("ip link set dev {name} addrgenmode none master br0"));
         host.run(&format!("ip link set dev {name} up"));
         host.wait_carrier(&name);
