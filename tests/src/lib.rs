@@ -29,6 +29,7 @@ pub mod fates;
 pub mod flow;
 pub mod foreign;
 pub mod frames;
+pub mod frozen;
 mod host;
 mod hurry;
 pub mod import;

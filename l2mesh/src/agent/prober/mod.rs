@@ -2,6 +2,7 @@
 //!
 //! It alone writes `PATH_TX`, `PATH_NOTES` and `HISTORY` while it runs. Killed or stopped it sends nothing, and so nothing changes.
 
+mod follow;
 mod loss;
 mod notes;
 mod order;

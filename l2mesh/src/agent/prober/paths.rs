@@ -366,3 +366,6 @@ fn is_between(seen: Answered, sequence: u32, now: Answered) -> bool {
     let ahead = sequence.wrapping_sub(seen.sequence);
     ahead != 0 && ahead <= now.sequence.wrapping_sub(seen.sequence)
 }
+
+#[cfg(test)]
+mod tests;

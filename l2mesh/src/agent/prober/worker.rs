@@ -14,7 +14,7 @@ use std::{
 };
 
 use l2mesh_common::{
-    path::{Answered, Choice, DIRECT, MAX_PATHS, choose, is_up, reason::Reason, unanswered},
+    path::{Answered, Choice, DIRECT, MAX_PATHS, is_up, unanswered},
     tables::{PathNote, PathRx, PathTx, PeerId, path_slot},
     wire::{Mark, Probe as Packet, ProbePath, VxlanHeader},
 };
@@ -24,7 +24,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::{
     Event, Lateness, Target,
     notes::{History, Late},
-    order::Order,
+    order::{Order, Patience},
     paths::{Path, Turn, has_missed},
     schedule::{self, Need},
     socket::{Sockets, Way, hurry, now_ns},
@@ -60,6 +60,9 @@ pub(super) struct Peer {
     /// Since when, on the clock of probes.
     pub(super) chosen_ns: u64,
     pub(super) order: Order,
+    /// All that may relay to it.
+    pub(super) candidates: Vec<PeerId>,
+    pub(super) patience: Patience,
 }
 
 /// All that the thread has.
@@ -68,11 +71,11 @@ pub(super) struct Worker {
     port: u16,
     interval_ns: u64,
     relay_interval_ns: u64,
-    grain_ns: u64,
+    pub(super) grain_ns: u64,
     /// The longest packet of any network.
     longest: u32,
-    path_tx: Mapped<PathTx>,
-    path_rx: Mapped<PathRx>,
+    pub(super) path_tx: Mapped<PathTx>,
+    pub(super) path_rx: Mapped<PathRx>,
     pub(super) path_notes: Mapped<PathNote>,
     pub(super) history: History,
     /// What this thread has written, and what it has read last.
@@ -80,10 +83,10 @@ pub(super) struct Worker {
     sockets: Sockets,
     pub(super) peers: Vec<Peer>,
     /// Places in `peers`, by id.
-    by_id: Vec<Option<usize>>,
+    pub(super) by_id: Vec<Option<usize>>,
     pub(super) paths: Vec<Path>,
     /// When each path is due; what is not its latest time is passed over.
-    queue: BinaryHeap<Reverse<(u64, usize)>>,
+    pub(super) queue: BinaryHeap<Reverse<(u64, usize)>>,
     /// When the next path is looked at for readers, and which.
     notes_ns: u64,
     notes_place: usize,
@@ -162,6 +165,8 @@ impl Worker {
             choice: Choice::DIRECT,
             chosen_ns: now,
             order: Order::default(),
+            candidates: view.relays.clone(),
+            patience: Patience::default(),
         });
     }
 
@@ -352,73 +357,6 @@ impl Worker {
         }
     }
 
-    /// Reads again what the choice of a peer's path depends on.
-    pub(super) fn refresh(&mut self, number: usize) {
-        let id = self.peers[number].id;
-        for path in 0..MAX_PATHS {
-            let slot = path_slot(id, path);
-            self.world.rx[slot as usize] = self.path_rx.get(slot);
-            if path != DIRECT && self.world.tx[slot as usize].limit != 0 {
-                let relay = path_slot(self.world.tx[slot as usize].relay, DIRECT);
-                if let Some(rx) = self.world.rx.get_mut(relay as usize) {
-                    *rx = self.path_rx.get(relay);
-                }
-            }
-        }
-    }
-
-    /// Takes up what became of a peer's paths.
-    fn evaluate(&mut self, number: usize, now: u64) {
-        let direct_before = self.peers[number].paths[DIRECT].is_some_and(|place| self.paths[place].is_up);
-        self.note_states(number, now);
-        let direct = self.peers[number].paths[DIRECT].is_some_and(|place| self.paths[place].is_up);
-        self.note_choice(number, now);
-        if direct != direct_before {
-            // Others may have paths through it.
-            for other in (0..self.peers.len()).filter(|&other| other != number) {
-                self.note_states(other, now);
-                self.note_choice(other, now);
-            }
-        }
-    }
-
-    fn note_states(&mut self, number: usize, now: u64) {
-        self.refresh(number);
-        for place in self.peers[number].paths.into_iter().flatten() {
-            let path = &mut self.paths[place];
-            let (tx, rx) = (&mut self.world.tx[path.slot as usize], &self.world.rx[path.slot as usize]);
-            let up = is_up(tx, Answered::from_bits(rx.answered));
-            if up != path.is_up {
-                path.changed(tx, up, now);
-                self.path_tx.set(path.slot, tx);
-            }
-            self.note_usable(place);
-        }
-    }
-
-    fn note_choice(&mut self, number: usize, now: u64) {
-        let peer = &self.peers[number];
-        let (before, choice) = (peer.choice, choose(&self.world, peer.id));
-        if before == choice {
-            return;
-        }
-        let left = peer.paths[before.path].map(|place| &self.paths[place]);
-        let reason = match left {
-            _ if !choice.is_up => Reason::NoRelay,
-            Some(path) if choice.is_relayed() && before.is_up && !path.is_usable => path.reason,
-            _ => Reason::Answered,
-        };
-        let lasted = Duration::from_nanos(now.saturating_sub(peer.chosen_ns));
-        let peer = &mut self.peers[number];
-        (peer.choice, peer.chosen_ns) = (choice, now);
-        let id = peer.id;
-        self.history.add(id, before, choice, reason);
-        self.tell(Event::Changed { peer: id, before, now: choice, reason, lasted });
-        for place in self.peers[number].paths.into_iter().flatten() {
-            self.write_note(place);
-        }
-    }
-
     pub(super) fn tell(&self, event: Event) {
         // An agent that ends does not listen any more.
         let _nobody = self.events.send(event);
@@ -453,26 +391,9 @@ impl Worker {
         let number = self.paths[place].peer;
         if self.paths[place].nth == DIRECT || self.peers[number].paths[DIRECT].is_none() {
             self.follow_order(number, now);
+            self.exchange(number, now);
         }
         self.write_note(place);
-    }
-
-    /// Relays in the order of their round-trip times. Only while the direct path is up: it moves nobody.
-    fn follow_order(&mut self, number: usize, now: u64) {
-        let peer = &self.peers[number];
-        let Some(direct) = peer.paths[DIRECT] else { return };
-        if !self.paths[direct].is_up {
-            return;
-        }
-        let slot = path_slot(peer.id, DIRECT);
-        let before = self.world.tx[slot as usize].order;
-        let mut order: Vec<usize> = (0..MAX_PATHS - 1).map(|nth| (before >> (8 * nth) & 0xff) as usize).collect();
-        order.retain(|&path| path != DIRECT && path < MAX_PATHS);
-        let rtts = peer.paths.map(|place| place.and_then(|place| self.paths[place].rtt_ns()));
-        if self.peers[number].order.follow(&mut order, |path| rtts[path], now) {
-            self.world.tx[slot as usize].order = l2mesh_common::path::order(&order);
-            self.path_tx.set(slot, &self.world.tx[slot as usize]);
-        }
     }
 }
 

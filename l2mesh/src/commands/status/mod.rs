@@ -43,6 +43,8 @@ struct Status {
     mode: String,
     udp_port: String,
     firewall: String,
+    /// How punctual the probes are that the agent sends.
+    prober: String,
     /// This node forwards for pairs of other nodes.
     relay: bool,
     networks: Vec<NetworkRow>,
@@ -92,6 +94,7 @@ impl Status {
             udp_port: tables.fact(Fact::UdpPort),
             firewall: tables.fact(Fact::Firewall),
             networks: networks(tables, None)?,
+            prober: tables.fact(Fact::Prober),
             relay: tables.settings.get(&0, 0)?.may_relay(),
             peers: peers(tables, None)?.into_iter().map(of_peer).collect(),
             changes,
