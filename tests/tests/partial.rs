@@ -153,7 +153,7 @@ fn flapping() {
     let survivors = Survivors::of(&mesh);
     let mut legs = mesh.legs(0, 1);
     let mut flap = |elapsed: Duration| {
-        let is_cut = elapsed.as_millis() / 500 % 2 == 0;
+        let is_cut = (elapsed.as_millis() / 500).is_multiple_of(2);
         legs.iter_mut().for_each(if is_cut { Leg::cut } else { Leg::heal });
     };
     let first = watch(&mesh, Duration::from_secs(4), &mut flap);
@@ -173,7 +173,7 @@ fn the_relay_dies() {
     let survivors = Survivors::of(&mesh);
     let mut legs = mesh.legs(0, 1);
     legs.iter_mut().for_each(Leg::cut);
-    let ways = relays.each_ref().map(|relay| Way::via(relay));
+    let ways = relays.each_ref().map(Way::via);
     let is_relayed = |way: &Way| ways.iter().position(|relayed| relayed == way);
     let first = l2mesh_tests::wait_for("a relay", LIMIT, || {
         let way = mesh.paths[0].way(b);
@@ -258,9 +258,9 @@ fn agent_restarted_in_the_middle() {
     mesh.wait_ways(0, 1, &relay, LIMIT);
     let flow = Flow::start(&mesh.hosts[0], &mesh.hosts[1], Segment::v4(1), 1000);
     mesh.agents.remove(0).kill();
-    assert_eq!(watch(&mesh, Duration::from_secs(1), |_| {}), [relay.clone()]);
+    assert_eq!(watch(&mesh, Duration::from_secs(1), |_| {}), std::slice::from_ref(&relay));
     let again = mesh.attach_again(0, "auto");
-    assert_eq!(watch(&mesh, Duration::from_secs(1), |_| {}), [relay.clone()]);
+    assert_eq!(watch(&mesh, Duration::from_secs(1), |_| {}), std::slice::from_ref(&relay));
     flow.wait_more(100);
     flow.stop().assert_whole();
     // Killed, it does not see that the path is back either.

@@ -7,7 +7,7 @@ use std::{
 
 use l2mesh_tests::{Host, Lab, Leg, Paths, Way, flow::Flow};
 
-use super::{indent, title};
+use super::title;
 
 /// Datagrams a second.
 const RATE: u64 = 1000;
@@ -40,7 +40,7 @@ pub(super) fn show(lab: &Lab, hosts: &[Host; 3], addresses: [Ipv4Addr; 3]) {
     let hiccup = flow.take_gap().received;
     line(&format!("{b} received nothing for {} ms, and everything since", hiccup.as_millis()));
     let status = near.l2mesh_text(&["status"]);
-    print!("{}", indent(&peers(&status)));
+    print!("{}", peers(&status).lines().map(|line| format!("             {line}\n")).collect::<Vec<_>>().concat());
 
     legs.iter_mut().for_each(Leg::heal);
     let healed = Instant::now();
@@ -61,5 +61,6 @@ pub(super) fn show(lab: &Lab, hosts: &[Host; 3], addresses: [Ipv4Addr; 3]) {
 /// The table of peers in what `l2mesh status` says.
 fn peers(status: &str) -> String {
     let lines = status.lines().skip_while(|line| !line.trim_start().starts_with("peer "));
-    lines.take_while(|line| !line.trim().is_empty()).map(|line| format!("           {}\n", line.trim())).collect()
+    let rows: Vec<_> = lines.map(str::trim).take_while(|line| !line.is_empty()).collect();
+    rows.join("\n")
 }

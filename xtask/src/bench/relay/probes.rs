@@ -77,7 +77,8 @@ impl Watched {
         self.seen.0 += after.1 - before.1;
         self.seen.1 += after.2 - before.2;
         self.seen.2 += time;
-        let percent = |nth: usize| (after.0[nth] - before.0[nth]).as_secs_f64() / time.as_secs_f64() * 100.0;
+        let percent =
+            |nth: usize| after.0[nth].saturating_sub(before.0[nth]).as_secs_f64() / time.as_secs_f64() * 100.0;
         let [agent, receiving] = [percent(0), percent(1)];
         let rows = if self.mesh.is_relay {
             [Row::RelayAgent, Row::RelayReceiving]

@@ -13,7 +13,7 @@ const INNER: [&str; 3] = ["10.8.0.1", "10.8.0.3", "10.8.0.2"];
 /// What the network's interface is called everywhere.
 const INTERFACE: &str = "vx0";
 /// Until the relay is used.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// Sender, relay, receiver.
 pub(super) struct Chain {
