@@ -4,6 +4,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use l2mesh_tests::clock::Clock;
 use l2mesh_tests::flow::Flow;
 use l2mesh_tests::steady::Steady;
 use l2mesh_tests::{Leg, Plan, RelayMesh, Segment, Way, traffic};
@@ -245,6 +246,30 @@ fn agent_stopped() {
     legs.iter_mut().for_each(Leg::heal);
     mesh.wait_ways(0, 1, &Way::Direct, LIMIT);
     survivors.stop();
+}
+
+/// An hour ahead, then one behind: time of day is nothing to a path.
+#[test]
+fn time_stepped() {
+    let mut mesh = mesh("time", ["a", "b", "r"], QUICK);
+    let clock = Clock::new(&mesh.lab);
+    mesh.agents.remove(0).kill();
+    let environment = clock.environment();
+    let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let mut agent = mesh.hosts[0].attach_in(&environment, "eth0", &["--config", &mesh.file]);
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", agent.process().pid())).expect("its memory");
+    assert!(maps.contains("clock.so"), "it has the right time");
+    let flow = Flow::start(&mesh.hosts[0], &mesh.hosts[1], Segment::v4(1), 1000);
+    for seconds in [3600, -3600, 0] {
+        let before = probes(&mesh);
+        clock.set(seconds);
+        let time = Duration::from_secs(1);
+        assert_eq!(watch(&mesh, time, |_| {}), [Way::Direct], "{seconds} s");
+        let sent = probes(&mesh) - before;
+        let due = u32::try_from(time.as_millis() / INTERVAL.as_millis()).expect("few");
+        assert!(sent > due / 3 && sent <= due + 3, "{seconds} s: {sent} probes in {time:?}");
+    }
+    flow.stop().assert_whole();
 }
 
 /// Killed while a relay is in use: frames go on that way; the next agent adopts it.
