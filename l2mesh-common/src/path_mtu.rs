@@ -136,7 +136,12 @@ pub fn complaint_v6(message: &[u8]) -> Result<Complaint, Refusal> {
 fn vxlan(quote: &[u8], udp: usize) -> Result<(u16, u32), Refusal> {
     let header: UdpHeader = read(quote, udp).ok_or(Refusal::ShortQuote)?;
     let vxlan: VxlanHeader = read(quote, udp + UdpHeader::LEN).ok_or(Refusal::ShortQuote)?;
-    if vxlan.has_vni() { Ok((header.destination(), vxlan.vni())) } else { Err(Refusal::NotVxlan) }
+    match vxlan.vni() {
+        _ if !vxlan.has_vni() => Err(Refusal::NotVxlan),
+        // Only probes are in no network.
+        0 if vxlan.mark().is_none() => Err(Refusal::NotOurs),
+        vni => Ok((header.destination(), vni)),
+    }
 }
 
 const fn said(complaint: Complaint) -> Result<Complaint, Refusal> {

@@ -4,7 +4,7 @@ use l2mesh_common::{
     bucket::Rate,
     path::{self, Answered, NoAnswer},
     relay,
-    tables::{BucketKey, PeerId},
+    tables::{BucketKey, PeerId, Settings},
     verdict::Verdict,
     wire::{Mark, OuterV4, OuterV6, PerFrame, Probe, ProbeKind},
 };
@@ -20,7 +20,12 @@ use crate::{
 const REFLECTED: Rate = Rate::per_second(2_000);
 
 #[inline(always)]
-pub(crate) fn take(packet: &mut impl Underlay, arrived: &Arrived, mark: Mark) -> Result<Marked, Verdict> {
+pub(crate) fn take(
+    packet: &mut impl Underlay,
+    settings: &Settings,
+    arrived: &Arrived,
+    mark: Mark,
+) -> Result<Marked, Verdict> {
     let at = known_at(&arrived.source);
     let (peer, via) = if mark.has(Mark::RELAYED) {
         let via = relay::comes_from_relay(at).map_err(|_| Verdict::ProbeStranger)?;
@@ -36,7 +41,7 @@ pub(crate) fn take(packet: &mut impl Underlay, arrived: &Arrived, mark: Mark) ->
     };
     let probe = *probe.ok_or(Verdict::ProbeUnknown)?;
     match probe.kind().ok_or(Verdict::ProbeUnknown)? {
-        ProbeKind::Request => reflect(packet, arrived, peer, via).map(Marked::Sent),
+        ProbeKind::Request => reflect(packet, settings, arrived, peer, via).map(Marked::Sent),
         ProbeKind::Reply => {
             note(&probe, peer, via)?;
             tables::count(Verdict::ProbeAnswered, packet.frame_len());
@@ -47,12 +52,18 @@ pub(crate) fn take(packet: &mut impl Underlay, arrived: &Arrived, mark: Mark) ->
 
 /// Sends a probe back the way it came: to where our own table has its sender, or the relay, not to where it says.
 #[inline(always)]
-fn reflect(packet: &mut impl Underlay, arrived: &Arrived, peer: PeerId, via: PeerId) -> Result<u32, Verdict> {
+fn reflect(
+    packet: &mut impl Underlay,
+    settings: &Settings,
+    arrived: &Arrived,
+    peer: PeerId,
+    via: PeerId,
+) -> Result<u32, Verdict> {
     let next_hop = tables::peer(via).ok_or(Verdict::ProbeNoWay)?.current();
     if !next_hop.is_known() || Family::of(next_hop) != Some(arrived.family) {
         return Err(Verdict::ProbeNoWay);
     }
-    if !packet.can_leave_by(next_hop.ifindex) {
+    if !packet.can_leave_by(settings, next_hop.ifindex) {
         return Err(Verdict::NotVxlan);
     }
     if let Some(bucket) = tables::bucket(&BucketKey::probes_of(peer)) {

@@ -33,7 +33,7 @@ pub(crate) fn marked(packet: &mut impl Underlay, settings: &Settings, arrived: &
         return forward(packet, settings, arrived, mark).map(Marked::Sent);
     }
     if mark.has(Mark::PROBE) {
-        return probe::take(packet, arrived, mark);
+        return probe::take(packet, settings, arrived, mark);
     }
     let network = tables::network(arrived.vni).ok_or(Verdict::OtherVni)?;
     let relay = relay::comes_from_relay(known_at(&arrived.source))?;
@@ -63,7 +63,7 @@ fn forward(packet: &mut impl Underlay, settings: &Settings, arrived: &Arrived, m
     if packet.greatest_packet(arrived.family, frame.len) > next_hop.mtu {
         return Err(Verdict::RelayTooBig);
     }
-    if !packet.can_leave_by(next_hop.ifindex) {
+    if !packet.can_leave_by(settings, next_hop.ifindex) {
         return Err(Verdict::NotVxlan);
     }
     let len = packet.frame_len();

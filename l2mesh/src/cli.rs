@@ -95,12 +95,26 @@ Without a file a node is called by the address where the others reach it: give t
     /// Where frames to send are taken [default: as in the file, else auto]
     #[arg(long, value_enum)]
     pub tx_hook: Option<TxHook>,
+    /// Whether the XDP program sends probes and relayed frames back itself: not on veth, where the far end may take none
+    #[arg(long, value_enum, default_value_t = XdpTx::Auto)]
+    pub xdp_tx: XdpTx,
     /// Leave the mesh in place when the agent ends
     #[arg(long)]
     pub persist: bool,
     /// The mesh without a file.
     #[command(flatten)]
     pub mesh: MeshFlags,
+}
+
+/// Whether the XDP program sends frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum XdpTx {
+    /// Unless the interface is a veth.
+    Auto,
+    /// Whatever the interface is.
+    On,
+    /// TC does.
+    Off,
 }
 
 /// Where received frames are taken.

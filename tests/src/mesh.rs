@@ -119,10 +119,21 @@ impl Host {
     #[must_use]
     #[track_caller]
     pub fn counter(&self, verdict: &str) -> u64 {
+        self.counted(verdict, "frames")
+    }
+
+    /// The same in octets: merged frames count once as frames.
+    #[track_caller]
+    pub fn octets(&self, verdict: &str) -> u64 {
+        self.counted(verdict, "octets")
+    }
+
+    #[track_caller]
+    fn counted(&self, verdict: &str, unit: &str) -> u64 {
         let all = self.l2mesh(&["maps", "counters", "--json"]);
         let row = all["counters"].as_array().and_then(|rows| rows.iter().find(|row| row["verdict"] == verdict));
-        let frames = row.and_then(|row| row["frames"].as_u64());
-        frames.unwrap_or_else(|| panic!("{}: no counter {verdict:?} in {all}", self.name()))
+        let count = row.and_then(|row| row[unit].as_u64());
+        count.unwrap_or_else(|| panic!("{}: no counter {verdict:?} in {all}", self.name()))
     }
 
     /// Waits until this verdict has been counted so often, and panics if it is more.

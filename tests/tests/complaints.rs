@@ -329,3 +329,22 @@ fn believed_for_a_time_over_ipv4() {
 fn believed_for_a_time_over_ipv6() {
     believed_for_a_time(Family::V6, "tc");
 }
+
+/// The overlay has no say about packets that carry it, nor are answers that this host got there counted as refused.
+#[test]
+fn not_from_inside() {
+    let mesh = Mesh::new(Family::V4, "tc");
+    let a = mesh.a();
+    let [near, far]: [IpAddr; 2] = ["10.8.0.1", "10.8.0.2"].map(|text| text.parse().expect("an address"));
+    a.add_address("l2m10", &format!("{near}/24"));
+    let heard = || a.run("nstat -asz IcmpInDestUnreachs").stdout;
+    let before = (mesh.path(), heard());
+    let inner = &mesh.taps[1];
+    inner.send(&Frame::too_big(mesh.taps[0].mac(), inner.mac(), (far, near), NARROW, &mesh.quote()));
+    wait_for("the host hears it", LIMIT, || if heard() == before.1 { Err(heard()) } else { Ok(()) });
+    // Heard after it, and the first that is refused.
+    let mut mesh = mesh;
+    let refused = mesh.complaint(0, &mesh.quote());
+    mesh.assert_refused("after one from inside", &refused);
+    assert_eq!((mesh.path(), mesh.a().counter("path-mtu-lowered")), (before.0, 0));
+}

@@ -70,7 +70,7 @@ impl Mesh {
         }
         let path = lab.directory().join("mesh.toml");
         fs::write(&path, text).expect("a file in the lab's directory");
-        let agent = a.attach(&["--config", &path.display().to_string(), "--mode", "xdp"]);
+        let agent = a.attach(&["--config", &path.display().to_string(), "--mode", "xdp", "--xdp-tx", "on"]);
         let pinned = a.pinned("eth0");
         let eth0 = a.link("eth0")["ifindex"].as_u64().and_then(|it| u32::try_from(it).ok()).expect("an index");
         Self { pinned, hosts, family, gone, eth0, _agent: agent, _lab: lab }

@@ -114,7 +114,7 @@ pub struct Settings {
     pub move_limit: u32,
     /// One that moves more often is frozen for so long, milliseconds.
     pub move_freeze_ms: u32,
-    /// [`Settings::MAY_RELAY`].
+    /// [`Settings::MAY_RELAY`], [`Settings::XDP_TX`].
     pub flags: u32,
     /// This host's node id.
     pub node_id: u32,
@@ -123,12 +123,21 @@ pub struct Settings {
 impl Settings {
     /// This host forwards for pairs of other nodes.
     pub const MAY_RELAY: u32 = 1;
+    /// What the XDP program sends back out of the underlay interface arrives; else that is left to TC.
+    pub const XDP_TX: u32 = 2;
 
     /// True if it does.
     #[inline(always)]
     #[must_use]
     pub const fn may_relay(&self) -> bool {
         self.flags & Self::MAY_RELAY != 0
+    }
+
+    /// True if the XDP program may send frames.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_xdp_tx(&self) -> bool {
+        self.flags & Self::XDP_TX != 0
     }
 }
 

@@ -7,6 +7,7 @@ use aya_ebpf::{
 };
 use bytemuck::NoUninit;
 use l2mesh_common::{
+    tables::Settings,
     verdict::Verdict,
     wire::{EthernetHeader, PerFrame, Template},
 };
@@ -58,11 +59,11 @@ impl Underlay for Frame {
         write_headers(self, to, template, frame)
     }
 
-    /// Not every card takes frames from others' XDP programs: those are for TC to send.
+    /// Not every card takes frames from others' XDP programs, and not every one its own: those are for TC to send.
     #[inline(always)]
-    fn can_leave_by(&self, ifindex: u32) -> bool {
+    fn can_leave_by(&self, settings: &Settings, ifindex: u32) -> bool {
         // SAFETY: the context is valid as long as the program runs.
-        unsafe { (*self.context.ctx).ingress_ifindex == ifindex }
+        settings.has_xdp_tx() && unsafe { (*self.context.ctx).ingress_ifindex == ifindex }
     }
 
     #[inline(always)]

@@ -15,7 +15,7 @@ use aya_ebpf::{
 };
 use bytemuck::{AnyBitPattern, NoUninit};
 use l2mesh_common::{
-    tables::{NextHop, Way},
+    tables::{NextHop, Settings, Way},
     verdict::Verdict,
     wire::{HeadersV4, HeadersV6, OuterV4, OuterV6, PerFrame, Template},
 };
@@ -58,7 +58,7 @@ pub(crate) trait Underlay: Packet {
     fn rewrite(&mut self, from: Family, to: Family, template: &Template, frame: &PerFrame) -> Result<(), Verdict>;
 
     /// True if the frame can leave by this interface from this hook.
-    fn can_leave_by(&self, ifindex: u32) -> bool;
+    fn can_leave_by(&self, settings: &Settings, ifindex: u32) -> bool;
 
     /// Octets of the greatest inner packet that a frame is on the wire, whose inner frame has `len` octets.
     fn greatest_packet(&self, family: Family, len: u32) -> u32;

@@ -11,7 +11,7 @@ use aya_ebpf::{
     helpers::generated::bpf_skb_adjust_room,
 };
 use l2mesh_common::{
-    tables::PeerId,
+    tables::{PeerId, Settings},
     verdict::Verdict,
     wire::{EthernetHeader, HeadersV4, HeadersV6, Ipv4Header, Ipv6Header, PerFrame, Template},
 };
@@ -43,7 +43,7 @@ impl Underlay for Skb {
     }
 
     #[inline(always)]
-    fn can_leave_by(&self, _: u32) -> bool {
+    fn can_leave_by(&self, _: &Settings, _: u32) -> bool {
         true
     }
 

@@ -5,6 +5,8 @@
 //! The kernel hears the same messages and keeps exceptions to its routes. Those are not followed: it believes
 //! whoever quotes as little as a ping (`icmp_err` in net/ipv4/icmp.c).
 
+use std::net::IpAddr;
+
 use anyhow::Context as _;
 use l2mesh_common::{
     path_mtu::{Complaint, Limit, Refusal, believe},
@@ -24,9 +26,13 @@ use crate::{
 impl Agent {
     /// Believes or refuses what somebody said.
     pub(super) fn hear(&mut self, heard: &Heard) -> anyhow::Result<()> {
+        // What the overlay says is about packets inside, also what our own programs answered this host.
+        if self.is_underlay(heard.ifindex)? { self.weigh(heard.from, heard.said) } else { Ok(()) }
+    }
+
+    fn weigh(&mut self, from: IpAddr, said: Result<Complaint, Refusal>) -> anyhow::Result<()> {
         let now_ns = coarse_now_ns()?;
-        let from = heard.from;
-        let outcome = match heard.said {
+        let outcome = match said {
             Ok(complaint) => self.judge(&complaint, now_ns)?,
             Err(refusal) => Err(refusal),
         };
@@ -54,7 +60,20 @@ impl Agent {
         let Some(peer) = self.view.peers.iter().find(|peer| peer.address == destination) else { return Ok(()) };
         let Some(source) = self.view.source_towards(peer) else { return Ok(()) };
         let complaint = Complaint { mtu, source, destination, port: self.view.port, vni: 0 };
-        self.hear(&Heard { from: destination, said: Ok(complaint) })
+        self.weigh(destination, Ok(complaint))
+    }
+
+    /// True for an interface by which peers are reached.
+    fn is_underlay(&self, ifindex: u32) -> anyhow::Result<bool> {
+        if ifindex == self.view.ifindex {
+            return Ok(true);
+        }
+        for peer in &self.view.peers {
+            if self.tables.peers.get(&peer.id, 0)?.current().ifindex == ifindex {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// About which peer it is, and what is believed from now on. The outer error is that of the tables.

@@ -24,7 +24,7 @@ use super::{
     signals::Signals,
 };
 use crate::{
-    cli::{AttachArgs, Mode},
+    cli::{AttachArgs, Mode, XdpTx},
     config::{Mesh, TxHook},
     dataplane::{
         bridges,
@@ -246,6 +246,13 @@ async fn build(
         local: identity.local,
         addresses: &identity.addresses,
         by_kernel: by_kernel.is_some(),
+        // Of a veth, what XDP sends waits or is lost where the far end has no XDP program (`veth_xdp_flush`, `veth_xdp_xmit` in
+        // drivers/net/veth.c), and nobody here can see that end.
+        xdp_tx: match args.xdp_tx {
+            XdpTx::Auto => driver(&link.name).is_ok_and(|driver| driver != "veth"),
+            XdpTx::On => true,
+            XdpTx::Off => false,
+        },
     };
     let view = View::new(&identity.mesh, identity.own, place, &known_peers)?;
     let underlay = &identity.mesh.underlay;

@@ -168,7 +168,7 @@ pub(crate) fn write_settings(tables: &mut Tables, view: &View, devices: &Devices
         local_v6,
         move_limit: view.moves.0,
         move_freeze_ms: u32::try_from(view.moves.1.as_millis())?,
-        flags: if view.may_relay { Settings::MAY_RELAY } else { 0 },
+        flags: if view.may_relay { Settings::MAY_RELAY } else { 0 } | if view.xdp_tx { Settings::XDP_TX } else { 0 },
         node_id: view.node_id,
     };
     if tables.settings.get(&0, 0)? != settings {

@@ -40,6 +40,8 @@ pub(crate) struct View {
     pub(crate) port: u16,
     /// The kernel's vxlan device puts every outer header on.
     pub(crate) by_kernel: bool,
+    /// The XDP program may send frames.
+    pub(crate) xdp_tx: bool,
     /// How often a MAC address may move in ten seconds, and how long one that moves more often is frozen.
     pub(crate) moves: (u32, Duration),
     /// The other nodes with which a network is shared, those that may relay between us and them, and on a relay all that it may
@@ -156,6 +158,8 @@ pub(crate) struct Place<'a> {
     pub(crate) addresses: &'a [IpAddr],
     /// Mode kernel.
     pub(crate) by_kernel: bool,
+    /// The XDP program may send frames.
+    pub(crate) xdp_tx: bool,
 }
 
 /// The other nodes that this one has to know, ascending.
@@ -295,6 +299,7 @@ impl View {
             addresses: place.addresses.to_vec(),
             port: mesh.underlay.port,
             by_kernel: place.by_kernel,
+            xdp_tx: place.xdp_tx,
             moves: (mesh.underlay.move_limit, mesh.underlay.move_freeze),
             peers: views,
             networks: networks.collect::<anyhow::Result<_>>()?,

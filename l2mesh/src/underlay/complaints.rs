@@ -3,6 +3,7 @@
 //! They hear what the host's firewall lets in, in the network namespace of the thread that opened them.
 
 use std::{
+    io::IoSliceMut,
     net::{IpAddr, UdpSocket as StdSocket},
     os::fd::AsRawFd as _,
 };
@@ -13,9 +14,12 @@ use l2mesh_common::{
 };
 use nix::{
     errno::Errno,
-    sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket},
+    sys::socket::{
+        AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, recvmsg,
+        setsockopt, socket, sockopt,
+    },
 };
-use tokio::net::UdpSocket;
+use tokio::{io::Interest, net::UdpSocket};
 
 use super::{Error, errno_of};
 
@@ -37,6 +41,8 @@ pub(crate) struct Complaints {
 pub(crate) struct Heard {
     /// Who sent it.
     pub from: IpAddr,
+    /// The interface that received it.
+    pub ifindex: u32,
     /// What it says.
     pub said: Result<Complaint, Refusal>,
 }
@@ -63,8 +69,12 @@ impl Complaints {
         let (mut v4, mut v6) = ([0; ROOM], [0; ROOM]);
         loop {
             let heard = tokio::select! {
-                (from, octets) = receive(self.v4.as_ref(), &mut v4) => Heard { from, said: complaint_v4(octets) },
-                (from, octets) = receive(self.v6.as_ref(), &mut v6) => Heard { from, said: complaint_v6(octets) },
+                (from, ifindex, octets) = receive(self.v4.as_ref(), &mut v4) => {
+                    Heard { from, ifindex, said: complaint_v4(octets) }
+                }
+                (from, ifindex, octets) = receive(self.v6.as_ref(), &mut v6) => {
+                    Heard { from, ifindex, said: complaint_v6(octets) }
+                }
             };
             // Nobody needs to be woken for ports that are closed.
             if heard.said != Err(Refusal::OtherMatter) {
@@ -75,14 +85,32 @@ impl Complaints {
 }
 
 /// What cannot be received is passed over: the next packet will bring another.
-async fn receive<'a>(socket: Option<&UdpSocket>, room: &'a mut [u8]) -> (IpAddr, &'a [u8]) {
+async fn receive<'a>(socket: Option<&UdpSocket>, room: &'a mut [u8]) -> (IpAddr, u32, &'a [u8]) {
     let Some(socket) = socket else { return std::future::pending().await };
     loop {
-        // Not a datagram of UDP: it is what the kernel calls it too that matters, one message with its sender's address.
-        if let Ok((octets, from)) = socket.recv_from(room).await {
-            return (from.ip(), &room[..octets]);
+        let heard = socket.async_io(Interest::READABLE, || Ok(one(socket, room)?)).await;
+        if let Ok(Some((from, ifindex, octets))) = heard {
+            return (from, ifindex, &room[..octets]);
         }
     }
+}
+
+/// One message: its sender, the interface that received it, its length.
+fn one(socket: &UdpSocket, room: &mut [u8]) -> Result<Option<(IpAddr, u32, usize)>, Errno> {
+    let mut parts = [IoSliceMut::new(room)];
+    let mut control = nix::cmsg_space!(libc::in_pktinfo, libc::in6_pktinfo);
+    let message =
+        recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::MSG_DONTWAIT)?;
+    let from = message.address.and_then(|address| {
+        let v4 = address.as_sockaddr_in().map(|it| IpAddr::V4(it.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|it| IpAddr::V6(it.ip())))
+    });
+    let ifindex = message.cmsgs()?.find_map(|said| match said {
+        ControlMessageOwned::Ipv4PacketInfo(info) => u32::try_from(info.ipi_ifindex).ok(),
+        ControlMessageOwned::Ipv6PacketInfo(info) => Some(info.ipi6_ifindex),
+        _ => None,
+    });
+    Ok(from.zip(ifindex).map(|(from, ifindex)| (from, ifindex, message.bytes)))
 }
 
 fn open(family: AddressFamily, protocol: SockProtocol, level: libc::c_int, filter: &[u32]) -> Result<UdpSocket, Errno> {
@@ -93,6 +121,10 @@ fn open(family: AddressFamily, protocol: SockProtocol, level: libc::c_int, filte
     // SAFETY: `filter` is as long as said.
     let outcome = unsafe { libc::setsockopt(socket.as_raw_fd(), level, FILTER, filter.as_ptr().cast(), octets) };
     Errno::result(outcome)?;
+    match family {
+        AddressFamily::Inet => setsockopt(&socket, sockopt::Ipv4PacketInfo, &true)?,
+        _ => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
+    }
     UdpSocket::from_std(StdSocket::from(socket)).map_err(|error| errno_of(&error))
 }
 

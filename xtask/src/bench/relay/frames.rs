@@ -58,7 +58,7 @@ impl Relay {
             writeln!(text, "[[network]]\nname = \"n\"\nvni = {}\ninterface = \"n0\"", VNIS[0])?;
             let path = lab.directory().join(format!("{}.toml", kind.key()));
             fs::write(&path, text)?;
-            let agent = r.attach(&["--config", &path.display().to_string(), "--mode", kind.mode()]);
+            let agent = r.attach(&[&["--config", &path.display().to_string()], &super::modes(kind)[..]].concat());
             wait_for("the next hop is known", LIMIT, || {
                 let peers = r.l2mesh(&["maps", "peers", "--json"]);
                 let rows = peers["peers"].as_array().map_or(&[][..], Vec::as_slice);

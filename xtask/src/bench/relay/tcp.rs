@@ -45,7 +45,8 @@ impl Chain {
             if kind == Kind::Xdp {
                 hosts.iter().for_each(|host| lab.ready_for_xdp(host));
             }
-            agents.extend(hosts.iter().map(|host| host.attach(&["--config", &file, "--mode", kind.mode()])));
+            let args = [&["--config", &file], &super::modes(kind)[..]].concat();
+            agents.extend(hosts.iter().map(|host| host.attach(&args)));
             cut.extend(lab.legs(sender, receiver));
             cut.iter_mut().for_each(Leg::cut);
             for (own, other) in [(sender, receiver), (receiver, sender)] {
