@@ -57,6 +57,13 @@ pub const fn is_up(tx: &PathTx, answered: Answered) -> bool {
     unanswered(tx, answered) < tx.limit && answered.streak >= tx.recover && tx.hold == 0
 }
 
+/// True if frames would arrive, though the path has not answered for long enough to be trusted again: better than none.
+#[inline(always)]
+#[must_use]
+pub const fn is_answered(tx: &PathTx, answered: Answered) -> bool {
+    unanswered(tx, answered) < tx.limit && answered.streak > 0 && tx.hold == 0
+}
+
 /// Why an answer counts for nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NoAnswer {
@@ -169,8 +176,13 @@ impl Choice {
 
 #[inline(always)]
 fn is_path_up(paths: &impl Paths, peer: PeerId, path: usize) -> bool {
+    is_path(paths, peer, path, is_up)
+}
+
+#[inline(always)]
+fn is_path(paths: &impl Paths, peer: PeerId, path: usize, is: impl Fn(&PathTx, Answered) -> bool) -> bool {
     match (paths.tx(peer, path), paths.rx(peer, path)) {
-        (Some(tx), Some(rx)) => is_up(tx, Answered::from_bits(rx.answered)),
+        (Some(tx), Some(rx)) => is(tx, Answered::from_bits(rx.answered)),
         _ => false,
     }
 }
@@ -183,25 +195,32 @@ pub fn choose(paths: &impl Paths, peer: PeerId) -> Choice {
     if is_path_up(paths, peer, DIRECT) { Choice::DIRECT } else { other(paths, peer) }
 }
 
-/// [`choose`] where the direct path is down.
+/// [`choose`] where the direct path is down. If no path is up, but one through a relay is answered and the direct one is not, that
+/// one: what came back lately is mistrusted for long where links come and go, and is all there is.
 #[inline(always)]
 #[must_use]
 pub fn other(paths: &impl Paths, peer: PeerId) -> Choice {
+    let is_alive = |tx: &PathTx, answered| is_up(tx, answered) || is_answered(tx, answered);
     let mut order = paths.tx(peer, DIRECT).map_or(0, |direct| direct.order);
+    let mut last = Choice { is_up: false, ..Choice::DIRECT };
+    let mut is_open = !is_path(paths, peer, DIRECT, is_alive);
     for _ in 1..MAX_PATHS {
         let path = order as usize & (MAX_PATHS - 1);
         if path == DIRECT {
             break;
         }
-        if let Some(tx) = paths.tx(peer, path)
-            && is_path_up(paths, peer, path)
-            && is_path_up(paths, tx.relay, DIRECT)
-        {
-            return Choice { path, relay: tx.relay, is_up: true };
+        if let Some(tx) = paths.tx(peer, path) {
+            let choice = Choice { path, relay: tx.relay, is_up: true };
+            if is_path_up(paths, peer, path) && is_path_up(paths, tx.relay, DIRECT) {
+                return choice;
+            }
+            if is_open && is_path(paths, peer, path, is_alive) && is_path(paths, tx.relay, DIRECT, is_alive) {
+                (last, is_open) = (choice, false);
+            }
         }
         order >>= 8;
     }
-    Choice { is_up: false, ..Choice::DIRECT }
+    last
 }
 
 /// True if the direct path is up.

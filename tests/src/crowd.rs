@@ -199,7 +199,7 @@ fn ask(socket: &OwnedFd, macs: (MacAddr, MacAddr), node: Ipv4Addr, mesh: Mesh, s
             while *sent < due {
                 let count = frames.len() as u64;
                 let place = usize::try_from(*sent % count).expect("a place");
-                let sequence = u32::try_from(*sent / count & 0xffff_ffff).expect("masked");
+                let sequence = u32::try_from((*sent / count) & 0xffff_ffff).expect("masked");
                 let frame = &mut frames[place];
                 frame[KIND + 3..KIND + 7].copy_from_slice(&sequence.to_be_bytes());
                 if send(socket.as_raw_fd(), frame, MsgFlags::empty()).is_ok() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use l2mesh_common::wire::MacAddr;
 
 use crate::delay::Delay;
+use crate::foreign;
 use crate::host::Host;
 use crate::lab::Lab;
 use crate::site::lock;
@@ -241,6 +242,17 @@ impl Lab {
         let text = fabric.run("cat /proc/net/snmp6").stdout;
         let v6 = text.lines().find_map(|line| line.strip_prefix("Ip6InTooBigErrors")).map(str::trim);
         [v4, v6].iter().flatten().map(|value| value.parse::<u64>().expect("a count")).sum()
+    }
+
+    /// Wakes up the far end of a host's wire for what XDP sends back (`XDP_TX`): on a veth that has no XDP program at the other
+    /// end, such frames wait until something else is sent (`veth_xdp_flush` in drivers/net/veth.c). Real cards do not need it.
+    #[track_caller]
+    pub fn ready_for_xdp(&self, host: &Host) {
+        let fabric = self.fabric();
+        let program = foreign::Counter::load(&fabric, foreign::Kind::Xdp);
+        for uplink in host.uplinks() {
+            program.attach_xdp(&fabric, &uplink.port);
+        }
     }
 
     /// Panics if a veth of the underlay lost a frame that XDP sent: at every host and every port.

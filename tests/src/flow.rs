@@ -249,7 +249,7 @@ mod tests {
         flow.wait_more(100);
         let gap = flow.take_gap();
         assert!(before.received < gap.received && gap.received >= Duration::from_millis(99), "{before:?} {gap:?}");
-        assert!(gap.received - gap.sent < Duration::from_millis(120), "{gap:?}");
+        assert!(gap.received < gap.sent + Duration::from_millis(120), "{gap:?}");
         let report = flow.stop();
         assert!(report.lost > 0 && report.lost < report.sent && report.duplicates == 0, "{report:?}");
         assert!(report.missing.len() as u64 <= report.lost && report.missing[0] >= 100, "{report:?}");

@@ -18,6 +18,8 @@ const ETHERNET: u32 = 14;
 /// Everything, in thousandths.
 const ALL: u32 = 1000;
 const TC_ACT_SHOT: i32 = 2;
+/// Instructions between those that compare addresses and those that let pass: see `end` in [`dropping`].
+const REST: i16 = 17;
 
 /// One direction between two hosts. Dropping it heals it.
 pub struct Leg {
@@ -102,8 +104,6 @@ fn dropping(map: i32, target: IpAddr) -> Vec<u8> {
     };
     let words: Vec<i32> =
         address.chunks(4).map(|word| i32::from_be_bytes(word.try_into().expect("four octets"))).collect();
-    // What is still to come when the last word was compared: see `end` below.
-    const REST: i16 = 17;
     let to_pass = |compared: usize| i16::try_from((words.len() - compared) * 2).expect("few") - 1 + REST;
     let mut code = vec![
         // r6 = the packet, for what loads its octets

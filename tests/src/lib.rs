@@ -20,6 +20,7 @@
 #![expect(clippy::must_use_candidate, reason = "a command is often run for its effect alone")]
 
 pub mod capture;
+pub mod clock;
 pub mod crowd;
 mod delay;
 pub mod dhcp;

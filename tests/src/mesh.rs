@@ -45,7 +45,14 @@ impl Host {
     #[must_use = "dropping the agent ends it"]
     #[track_caller]
     pub fn attach_on(&self, interface: &str, args: &[&str]) -> Agent {
-        let mut process = self.spawn_l2mesh(&[&["attach", "--iface", interface], args].concat());
+        self.attach_in(&[], interface, args)
+    }
+
+    /// [`Self::attach_on`] with variables added to the environment.
+    #[must_use = "dropping the agent ends it"]
+    #[track_caller]
+    pub fn attach_in(&self, environment: &[(&str, &str)], interface: &str, args: &[&str]) -> Agent {
+        let mut process = self.spawn_l2mesh_in(environment, &[&["attach", "--iface", interface], args].concat());
         let what = format!("l2mesh attach on {}", self.name());
         let up = wait_for(&what, UP_LIMIT, || {
             let running = process.is_running();
@@ -62,8 +69,14 @@ impl Host {
     #[must_use = "dropping the process ends it"]
     #[track_caller]
     pub fn spawn_l2mesh(&self, args: &[&str]) -> Process {
+        self.spawn_l2mesh_in(&[], args)
+    }
+
+    #[track_caller]
+    fn spawn_l2mesh_in(&self, environment: &[(&str, &str)], args: &[&str]) -> Process {
         let log = env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
-        self.spawn_with(self.binary(), &self.with_pin_dir(args), &[("RUST_LOG", &log)])
+        let environment = [&[("RUST_LOG", log.as_str())], environment].concat();
+        self.spawn_with(self.binary(), &self.with_pin_dir(args), &environment)
     }
 
     /// What a command such as `l2mesh maps macs --json` prints. Panics if it fails.

@@ -216,7 +216,7 @@ impl Pinned {
             room.truncate(result.data_size_out as usize);
             (result.return_value.cast_signed(), room, context)
         };
-        let last = self.host.in_namespace(|| (0..times).map(|_| once()).last());
+        let last = self.host.in_namespace(|| (0..times).map(|_| once()).reduce(|_, last| last));
         let (code, mut whole, context) = last.expect("at least one");
         let data = u32::from_ne_bytes(context[..4].try_into().expect("four octets"));
         let frame = whole.split_off(data as usize);

@@ -40,7 +40,7 @@ pub struct Plan<'a> {
     pub wiring: Wiring,
     /// Lines in `[probe]`.
     pub probe: &'a str,
-    /// `--mode` of each host; the last one's for all that follow.
+    /// Mode of each host, as [`attach`] takes it; the last one's for all that follow.
     pub modes: &'a [&'a str],
     /// Further tables of the configuration file.
     pub more: &'a str,
@@ -79,7 +79,8 @@ impl<const N: usize> RelayMesh<N> {
         fs::write(&path, format!("{text}[probe]\n{}\n{network}{}", plan.probe, plan.more))
             .expect("a file in the lab's directory");
         let file = path.display().to_string();
-        let attach = |(place, host): (usize, &Host)| attach(host, place, &file, plan.modes);
+        let mode = |place: usize| *plan.modes.get(place).or(plan.modes.last()).expect("a mode");
+        let attach = |(place, host): (usize, &Host)| attach(&lab, host, place, &file, mode(place));
         let agents = thread::scope(|scope| {
             let attach = &attach;
             let threads: Vec<_> = hosts.iter().enumerate().map(|one| scope.spawn(move || attach(one))).collect();
@@ -124,12 +125,20 @@ impl<const N: usize> RelayMesh<N> {
     }
 }
 
+/// Attaches a host of a mesh to l2m0, with the inner addresses of its place. Mode `xdp-tx` is xdp with a wire that takes what the
+/// XDP program sends.
+#[must_use = "dropping the agent ends it"]
 #[track_caller]
-fn attach(host: &Host, place: usize, file: &str, modes: &[&str]) -> Agent {
+pub fn attach(lab: &Lab, host: &Host, place: usize, file: &str, mode: &str) -> Agent {
     // No router solicitations or MLD reports of l2m0's own between the frames of a test.
     host.run("sysctl -qw net.ipv6.conf.default.addr_gen_mode=1");
-    let mode = modes.get(place).or(modes.last()).expect("a mode");
-    let agent = host.attach(&["--config", file, "--mode", mode]);
+    let mode = if mode == "xdp-tx" {
+        lab.ready_for_xdp(host);
+        &["--mode", "xdp", "--xdp-tx", "on"][..]
+    } else {
+        &["--mode", mode]
+    };
+    let agent = host.attach(&[&["--config", file], mode].concat());
     Segment::address(host, "l2m0", place);
     agent
 }

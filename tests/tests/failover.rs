@@ -74,11 +74,8 @@ impl Trial {
             }
             let Cut { gap, pause, late } = self.cut(&mesh, a, b);
             println!("{title}: cut {}: {gap:?}; sender paused {pause:?}, agents late {late} times", number + 1);
-            if late > 0 {
-                left_out.push(gap)
-            } else {
-                gaps.push(gap)
-            };
+            let kept = if late > 0 { &mut left_out } else { &mut gaps };
+            kept.push(gap);
         }
         gaps.sort_unstable();
         assert!(gaps.len() >= self.cuts, "{title}: only {} cuts count, agents were late in {left_out:?}", gaps.len());

@@ -4,6 +4,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use l2mesh_tests::clock::Clock;
 use l2mesh_tests::flow::Flow;
 use l2mesh_tests::steady::Steady;
 use l2mesh_tests::{Leg, Plan, RelayMesh, Segment, Way, traffic};
@@ -153,7 +154,7 @@ fn flapping() {
     let survivors = Survivors::of(&mesh);
     let mut legs = mesh.legs(0, 1);
     let mut flap = |elapsed: Duration| {
-        let is_cut = elapsed.as_millis() / 500 % 2 == 0;
+        let is_cut = (elapsed.as_millis() / 500).is_multiple_of(2);
         legs.iter_mut().for_each(if is_cut { Leg::cut } else { Leg::heal });
     };
     let first = watch(&mesh, Duration::from_secs(4), &mut flap);
@@ -173,7 +174,7 @@ fn the_relay_dies() {
     let survivors = Survivors::of(&mesh);
     let mut legs = mesh.legs(0, 1);
     legs.iter_mut().for_each(Leg::cut);
-    let ways = relays.each_ref().map(|relay| Way::via(relay));
+    let ways = relays.each_ref().map(Way::via);
     let is_relayed = |way: &Way| ways.iter().position(|relayed| relayed == way);
     let first = l2mesh_tests::wait_for("a relay", LIMIT, || {
         let way = mesh.paths[0].way(b);
@@ -247,6 +248,30 @@ fn agent_stopped() {
     survivors.stop();
 }
 
+/// An hour ahead, then one behind: time of day is nothing to a path.
+#[test]
+fn time_stepped() {
+    let mut mesh = mesh("time", ["a", "b", "r"], QUICK);
+    let clock = Clock::new(&mesh.lab);
+    mesh.agents.remove(0).kill();
+    let environment = clock.environment();
+    let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let mut agent = mesh.hosts[0].attach_in(&environment, "eth0", &["--config", &mesh.file]);
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", agent.process().pid())).expect("its memory");
+    assert!(maps.contains("clock.so"), "it has the right time");
+    let flow = Flow::start(&mesh.hosts[0], &mesh.hosts[1], Segment::v4(1), 1000);
+    for seconds in [3600, -3600, 0] {
+        let before = probes(&mesh);
+        clock.set(seconds);
+        let time = Duration::from_secs(1);
+        assert_eq!(watch(&mesh, time, |_| {}), [Way::Direct], "{seconds} s");
+        let sent = probes(&mesh) - before;
+        let due = u32::try_from(time.as_millis() / INTERVAL.as_millis()).expect("few");
+        assert!(sent > due / 3 && sent <= due + 3, "{seconds} s: {sent} probes in {time:?}");
+    }
+    flow.stop().assert_whole();
+}
+
 /// Killed while a relay is in use: frames go on that way; the next agent adopts it.
 #[test]
 fn agent_restarted_in_the_middle() {
@@ -258,9 +283,9 @@ fn agent_restarted_in_the_middle() {
     mesh.wait_ways(0, 1, &relay, LIMIT);
     let flow = Flow::start(&mesh.hosts[0], &mesh.hosts[1], Segment::v4(1), 1000);
     mesh.agents.remove(0).kill();
-    assert_eq!(watch(&mesh, Duration::from_secs(1), |_| {}), [relay.clone()]);
+    assert_eq!(watch(&mesh, Duration::from_secs(1), |_| {}), std::slice::from_ref(&relay));
     let again = mesh.attach_again(0, "auto");
-    assert_eq!(watch(&mesh, Duration::from_secs(1), |_| {}), [relay.clone()]);
+    assert_eq!(watch(&mesh, Duration::from_secs(1), |_| {}), std::slice::from_ref(&relay));
     flow.wait_more(100);
     flow.stop().assert_whole();
     // Killed, it does not see that the path is back either.

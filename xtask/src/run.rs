@@ -1,5 +1,7 @@
 //! `cargo xtask run`: the demonstration, or `l2mesh` itself.
 
+mod detour;
+
 use std::{fs, net::Ipv4Addr, os::unix::process::CommandExt as _, path::Path, process::Command, time::Duration};
 
 use anyhow::bail;
@@ -19,6 +21,8 @@ use crate::{
 const OVERLAY: &str = "l2mff01";
 /// The host with the DHCP server.
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 1);
+/// The host that hands on what others cannot send directly.
+const RELAY: &str = "ovh";
 const FIRST_LEASE: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 100);
 const LAST_LEASE: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 199);
 
@@ -103,6 +107,8 @@ fn demonstrate(keep: bool, binary: &Path) -> anyhow::Result<()> {
     println!("  ovh       sends TCP to hetzner at {:.2} Gb/s", report.bits_per_second / 1e9);
     drop(iperf);
 
+    detour::show(&lab, &hosts, addresses);
+
     title("l2mesh status, on hetzner");
     print!("{}", indent(&hetzner.l2mesh_text(&["status"])));
     title("l2mesh maps, on ovh");
@@ -133,8 +139,11 @@ fn attach(host: &Host, file: &str) -> Agent {
 }
 
 fn configuration(hosts: &[Host]) -> String {
-    let nodes =
-        hosts.iter().map(|host| format!("[[node]]\nname = {:?}\naddress = \"{}\"\n\n", host.name(), host.address()));
+    let node = |host: &Host| {
+        let relay = if host.name() == RELAY { "relay = true\n" } else { "" };
+        format!("[[node]]\nname = {:?}\naddress = \"{}\"\n{relay}\n", host.name(), host.address())
+    };
+    let nodes = hosts.iter().map(node);
     let network = format!("[[network]]\nname = \"lan\"\nvni = 0xff01\naddresses = {{ hetzner = \"{SERVER}/24\" }}\n");
     nodes.collect::<String>() + &network
 }

@@ -70,17 +70,23 @@ struct World {
     rx: PathRx,
 }
 
+/// What a path may be.
+const DEAD: u32 = 0;
+const ANSWERED: u32 = 1;
+const UP: u32 = 2;
+
 impl World {
-    /// `up` has a bit for each of: direct, three relay paths, three direct paths to the relays.
-    fn new(up: u32, order: u32) -> Self {
-        let path = |bit: u32| tx(0, u32::from(up >> bit & 1 == 1), 0, 0);
+    /// States of: direct, three relay paths, three direct paths to the relays.
+    fn new(states: [u32; 7], order: u32) -> Self {
+        // One answer is enough for some.
+        let path = |place: usize| tx(0, u32::from(states[place] != DEAD), if states[place] == UP { 1 } else { 2 }, 0);
         let mut tx = vec![PathTx::default(); 16];
         tx[0] = PathTx { order, ..path(0) };
         for place in 1..4 {
-            tx[place as usize] = PathTx { relay: place, ..path(place) };
-            tx[4 * place as usize] = path(3 + place);
+            tx[place] = PathTx { relay: place as u32, ..path(place) };
+            tx[4 * place] = path(3 + place);
         }
-        Self { tx, rx: PathRx::default() }
+        Self { tx, rx: PathRx { answered: Answered { sequence: 0, streak: 1 }.to_bits(), ..PathRx::default() } }
     }
 }
 
@@ -94,7 +100,7 @@ impl Paths for World {
     }
 }
 
-/// All 128 states of the paths, in every order of none to three relays.
+/// All 2187 states of the paths, in every order of none to three relays.
 #[test]
 fn every_choice() {
     let orders: Vec<Vec<usize>> = vec![
@@ -116,16 +122,18 @@ fn every_choice() {
         vec![3, 2, 1],
     ];
     for wanted in orders {
-        for up in 0..128_u32 {
-            let world = World::new(up, order(&wanted));
-            let works = |path: &&usize| up >> **path & 1 == 1 && up >> (3 + **path) & 1 == 1;
-            let expected = match wanted.iter().find(works) {
-                _ if up & 1 == 1 => Choice::DIRECT,
-                Some(&path) => Choice { path, relay: path as u32, is_up: true },
-                None => Choice { is_up: false, ..Choice::DIRECT },
+        for number in 0..3_u32.pow(7) {
+            let states: [u32; 7] = core::array::from_fn(|place| number / 3_u32.pow(place as u32) % 3);
+            let world = World::new(states, order(&wanted));
+            let best = |least: u32| wanted.iter().find(|path| states[**path].min(states[3 + **path]) >= least);
+            let through = |&path: &usize| Choice { path, relay: path as u32, is_up: true };
+            let expected = match (states[0], best(UP), best(ANSWERED)) {
+                (UP, ..) => Choice::DIRECT,
+                (_, Some(path), _) | (DEAD, None, Some(path)) => through(path),
+                _ => Choice { is_up: false, ..Choice::DIRECT },
             };
             let choice = choose(&world, 0);
-            assert_eq!(choice, expected, "{wanted:?} {up:07b}");
+            assert_eq!(choice, expected, "{wanted:?} {states:?}");
             assert_eq!(Choice::from_bits(choice.to_bits()), choice);
         }
     }

@@ -16,6 +16,14 @@ use super::{BenchArgs, Measurement, contender::Kind, machine::CpuTime, programs:
 /// Those that are compared.
 const KINDS: [Kind; 3] = [Kind::Vxlan, Kind::Tc, Kind::Xdp];
 
+/// Arguments of `l2mesh attach`. Wires of relays in mode xdp are ready for what XDP sends, which attach cannot know.
+const fn modes(kind: Kind) -> [&'static str; 4] {
+    match kind {
+        Kind::Xdp => ["--mode", "xdp", "--xdp-tx", "on"],
+        _ => ["--mode", kind.mode(), "--xdp-tx", "off"],
+    }
+}
+
 /// Measures what is wanted of it.
 ///
 /// # Errors
@@ -27,7 +35,7 @@ pub(crate) fn measure(args: &BenchArgs, binary: &Path, programs: &mut Programs) 
         let lab = Lab::new("relay");
         lab.use_l2mesh(binary);
         eprintln!("bench: building relays");
-        let relays: Vec<_> = kinds().map(|kind| Relay::new(&lab, kind)).collect::<Result<_, _>>()?;
+        let relays: Vec<_> = kinds().map(|kind| Relay::new(&lab, kind, programs)).collect::<Result<_, _>>()?;
         let mut chains = Chain::all(&lab, kinds());
         rounds(args, "Relay", &mut results, |results, time| {
             for relay in &relays {
@@ -45,7 +53,7 @@ pub(crate) fn measure(args: &BenchArgs, binary: &Path, programs: &mut Programs) 
                 let lab = Lab::new("probes");
                 lab.use_l2mesh(binary);
                 eprintln!("bench: building a mesh of {}, {kind}", probes::NODES);
-                let mut watched = Watched::new(&lab, kind, is_relay);
+                let mut watched = Watched::new(&lab, kind, is_relay, programs)?;
                 rounds(args, "Probes", &mut results, |results, time| {
                     for (row, percent) in watched.measure(time) {
                         results.add(row, kind, percent);

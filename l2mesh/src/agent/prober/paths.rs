@@ -173,7 +173,7 @@ impl Path {
                 self.later = Losses::default();
             }
         } else {
-            // With less, a path near its limit would come and go.
+            // Half of it: of 50 probes on a path that loses more than the limit, less than the limit are lost now and then.
             match self.later.is_over(probe.loss_limit / 2) {
                 Some(true) => self.later = Losses::default(),
                 Some(false) => {
@@ -302,7 +302,8 @@ impl Path {
     }
 
     fn find(&mut self, tx: &mut PathTx, size: u32, most: u32, now_ns: u64) {
-        if self.search.is_none_or(|searching| searching.shrinks) {
+        // Nobody has seen the least arrive: a long probe of that size will show.
+        if self.search.is_none_or(|searching| searching.shrinks) && size > LEAST_INNER {
             tx.hold &= !BIG;
         }
         self.search = None;

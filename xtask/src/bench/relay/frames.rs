@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, fs, net::IpAddr, time::Duration};
 
+use aya::programs::xdp::XdpLink;
 use l2mesh_tests::{Agent, Host, Lab, MacAddr, Wiring, wait_for};
 
 use crate::bench::{
@@ -31,14 +32,15 @@ pub(super) struct Relay {
     a: Host,
     r: Host,
     _agent: Option<Agent>,
+    _link: Option<XdpLink>,
 }
 
 impl Relay {
     /// Builds it.
     ///
     /// # Errors
-    /// The configuration cannot be written.
-    pub(super) fn new(lab: &Lab, kind: Kind) -> anyhow::Result<Self> {
+    /// The configuration cannot be written, or XDP is refused.
+    pub(super) fn new(lab: &Lab, kind: Kind, programs: &mut Programs) -> anyhow::Result<Self> {
         let names = ["a", "r"].map(|end| format!("{}-{end}", kind.key()));
         let [a, r] = lab.pair([&names[0], &names[1]], &Wiring::default());
         for host in [&a, &r] {
@@ -56,7 +58,7 @@ impl Relay {
             writeln!(text, "[[network]]\nname = \"n\"\nvni = {}\ninterface = \"n0\"", VNIS[0])?;
             let path = lab.directory().join(format!("{}.toml", kind.key()));
             fs::write(&path, text)?;
-            let agent = r.attach(&["--config", &path.display().to_string(), "--mode", kind.mode()]);
+            let agent = r.attach(&[&["--config", &path.display().to_string()], &super::modes(kind)[..]].concat());
             wait_for("the next hop is known", LIMIT, || {
                 let peers = r.l2mesh(&["maps", "peers", "--json"]);
                 let rows = peers["peers"].as_array().map_or(&[][..], Vec::as_slice);
@@ -71,7 +73,9 @@ impl Relay {
             r.run(&format!("ip neigh replace {} lladdr {} dev eth0 nud permanent", a.vtep(), a.mac("eth0")));
             None
         };
-        Ok(Self { kind, a, r, _agent: agent })
+        // A veth wakes up its peer for XDP_TX only if that has a program too.
+        let link = if kind == Kind::Xdp { Some(programs.attach_pass(&a, "eth0")?) } else { None };
+        Ok(Self { kind, a, r, _agent: agent, _link: link })
     }
 
     /// Frames that come through, in thousands per second.

@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, fs, time::Duration};
 
+use aya::programs::xdp::XdpLink;
 use l2mesh_tests::{
     Agent, Host, Lab, NapiThreads, Paths, Wiring,
     crowd::{Crowd, Mesh},
@@ -13,6 +14,7 @@ use crate::bench::{
     contender::Kind,
     float,
     machine::{RECEIVER, SENDER},
+    programs::Programs,
 };
 
 /// Nodes of the mesh, the real one included.
@@ -37,11 +39,15 @@ pub(super) struct Watched {
     /// Probes in both directions, those that were relayed, and the time.
     seen: (u64, u64, Duration),
     host: Host,
+    _link: Option<XdpLink>,
 }
 
 impl Watched {
     /// Attaches it, and waits until all paths are up.
-    pub(super) fn new(lab: &Lab, kind: Kind, is_relay: bool) -> Self {
+    ///
+    /// # Errors
+    /// XDP is refused.
+    pub(super) fn new(lab: &Lab, kind: Kind, is_relay: bool, programs: &mut Programs) -> anyhow::Result<Self> {
         let mesh = Mesh { is_relay, ..MESH };
         let [node, others] = lab.pair(["node", "others"], &Wiring::default());
         for host in [&node, &others] {
@@ -52,7 +58,8 @@ impl Watched {
         // What the crowd receives is not the node's work.
         let threads = [node.thread_napi("eth0", RECEIVER), others.thread_napi("eth0", SENDER)];
         let crowd = Crowd::start(&others, &node, mesh);
-        let agent = node.attach(&["--config", &file, "--mode", kind.mode()]);
+        let link = if kind == Kind::Xdp { Some(programs.attach_pass(&others, "eth0")?) } else { None };
+        let agent = node.attach(&[&["--config", &file], &super::modes(kind)[..]].concat());
         let paths = Paths::of(&node);
         // Those to a relay through itself are none.
         let relays = mesh.others().filter(|id| mesh.is_relay(*id)).count();
@@ -61,7 +68,7 @@ impl Watched {
             few if few < all => Err(format!("{few} of {all}, the crowd {:?}", crowd.counts())),
             _ => Ok(()),
         });
-        Self { mesh, kind, agent, crowd, threads, seen: (0, 0, Duration::ZERO), host: node }
+        Ok(Self { mesh, kind, agent, crowd, threads, seen: (0, 0, Duration::ZERO), host: node, _link: link })
     }
 
     /// Percent of a processor that the agent uses, and what receives, reflects and relays for it.
@@ -77,7 +84,8 @@ impl Watched {
         self.seen.0 += after.1 - before.1;
         self.seen.1 += after.2 - before.2;
         self.seen.2 += time;
-        let percent = |nth: usize| (after.0[nth] - before.0[nth]).as_secs_f64() / time.as_secs_f64() * 100.0;
+        let percent =
+            |nth: usize| after.0[nth].saturating_sub(before.0[nth]).as_secs_f64() / time.as_secs_f64() * 100.0;
         let [agent, receiving] = [percent(0), percent(1)];
         let rows = if self.mesh.is_relay {
             [Row::RelayAgent, Row::RelayReceiving]

@@ -13,7 +13,7 @@ const INNER: [&str; 3] = ["10.8.0.1", "10.8.0.3", "10.8.0.2"];
 /// What the network's interface is called everywhere.
 const INTERFACE: &str = "vx0";
 /// Until the relay is used.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// Sender, relay, receiver.
 pub(super) struct Chain {
@@ -42,7 +42,11 @@ impl Chain {
         let (mut agents, mut cut) = (Vec::new(), Vec::new());
         if kind.is_l2mesh() {
             let file = configuration(lab, kind, &hosts);
-            agents.extend(hosts.iter().map(|host| host.attach(&["--config", &file, "--mode", kind.mode()])));
+            if kind == Kind::Xdp {
+                hosts.iter().for_each(|host| lab.ready_for_xdp(host));
+            }
+            let args = [&["--config", &file], &super::modes(kind)[..]].concat();
+            agents.extend(hosts.iter().map(|host| host.attach(&args)));
             cut.extend(lab.legs(sender, receiver));
             cut.iter_mut().for_each(Leg::cut);
             for (own, other) in [(sender, receiver), (receiver, sender)] {
