@@ -115,8 +115,8 @@ pub(crate) struct Agent {
     pub(crate) own_hooks: own_hooks::OwnHooks,
     /// `SO_NETNS_COOKIE` of our namespace.
     pub(crate) netns_cookie: u64,
-    /// True once somebody was told that the pins are gone.
-    pub(crate) told_unpinned: bool,
+    /// Since when the pins are gone.
+    pub(crate) unpinned: Option<Instant>,
     /// When the last passing fault was told.
     pub(crate) told_fault: Option<Instant>,
     /// What the programs reported.
@@ -265,8 +265,10 @@ impl Agent {
 
     /// With its pins the programs are gone from the interfaces, and nothing else says so.
     fn check_pins(&mut self) {
-        let is_unpinned = !self.pins.pin("META").exists();
-        if is_unpinned && !self.told_unpinned {
+        if self.pins.pin("META").exists() {
+            self.unpinned = None;
+        } else if self.unpinned.is_none() {
+            self.unpinned = Some(Instant::now());
             log::error!(
                 "somebody removed the pins in {} or their file system, and with them the mesh: run `l2mesh detach --iface {}` \
                  and attach again",
@@ -274,7 +276,6 @@ impl Agent {
                 self.view.interface
             );
         }
-        self.told_unpinned = is_unpinned;
     }
 
     /// A driver that takes XDP programs but no metadata makes the XDP program pass every frame on: then it is only a cost.

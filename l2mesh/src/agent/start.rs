@@ -126,7 +126,7 @@ pub(crate) async fn start(
         own_hooks,
         netns_cookie: owner.netns_cookie,
         told_fault: None,
-        told_unpinned: false,
+        unpinned: None,
         news: News::default(),
         complaints: hear_complaints(),
         links: BTreeMap::new(),
