@@ -315,7 +315,7 @@ fn hand_over(skb: &mut Skb, settings: &Settings, arrived: &Arrived) -> Verdict {
 }
 
 /// Sends a datagram in pieces to the port on which the helper device listens, where it is of a network of ours: its first piece has
-/// the port, and is followed by the others (`ip_frag_queue` in net/ipv4/ip_fragment.c). Over IPv6 nobody fragments.
+/// the port, and is followed by the others (`ip_frag_queue` in `net/ipv4/ip_fragment.c`). Over IPv6 nobody fragments.
 #[inline(always)]
 fn first_fragment(skb: &mut Skb, settings: &Settings) -> Verdict {
     const UDP: u32 = (EthernetHeader::LEN + Ipv4Header::LEN) as u32;
