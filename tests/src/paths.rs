@@ -126,6 +126,14 @@ impl Paths {
         choose(&world, peer)
     }
 
+    /// The relays that have a place among the paths to a peer, up or not.
+    #[must_use]
+    #[track_caller]
+    pub fn relays(&self, peer: &Host) -> Vec<String> {
+        let those = (1..MAX_PATHS).map(|place| self.path(peer, place).0).filter(|tx| tx.limit > 0);
+        those.map(|tx| self.names[&tx.relay].clone()).collect()
+    }
+
     /// The relays through which the node would reach a peer if it had to.
     #[must_use]
     #[track_caller]
