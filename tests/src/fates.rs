@@ -26,6 +26,9 @@ pub const XDP_DROP: i32 = 1;
 /// On into the host.
 pub const XDP_PASS: i32 = 2;
 
+/// Nobody answers there: the paths are up without.
+const NOT_PROBED: &str = "probes = false\n";
+
 /// Behind b, as the configuration says.
 pub const KNOWN: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 0xb]);
 /// Behind b, as nothing says.
@@ -91,9 +94,10 @@ impl Mesh {
         for host in [a, b] {
             let [main, towards_c] = families.map(|family| address(host, family));
             let from = if main == towards_c { String::new() } else { format!("from = {{ c = \"{towards_c}\" }}\n") };
+            let from = if host.name() == "a" { from } else { from + NOT_PROBED };
             node(&mut file, host, main, &from);
         }
-        node(&mut file, c, address(c, families[1]), "");
+        node(&mut file, c, address(c, families[1]), NOT_PROBED);
         let known = format!("[[network.mac]]\nmac = \"{KNOWN}\"\nnode = \"b\"\n");
         for (vni, members, more) in
             [(16, r#""a", "b""#, &*known), (17, r#""a", "c""#, ""), (18, r#""a", "b", "c""#, ""), (19, r#""a""#, "")]

@@ -5,7 +5,9 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::socket::{setsockopt, sockopt};
+use nix::unistd::Pid;
 
 use crate::host::Host;
 
@@ -111,16 +113,39 @@ pub fn udp_segmented(from: &Host, to: &Host, address: impl Into<IpAddr>, segment
     lengths.len()
 }
 
+/// Keeps this thread on one processor while it lives: a sender that moves takes another queue of its interface, and what it
+/// sent before may come behind.
+struct Stays(CpuSet);
+
+impl Stays {
+    fn here() -> Self {
+        let before = sched_getaffinity(Pid::from_raw(0)).expect("the processors of a thread");
+        let first = (0..CpuSet::count()).find(|&cpu| before.is_set(cpu) == Ok(true)).expect("a processor");
+        let mut one = CpuSet::new();
+        one.set(first).expect("a processor that there is");
+        sched_setaffinity(Pid::from_raw(0), &one).expect("a processor of its own");
+        Self(before)
+    }
+}
+
+impl Drop for Stays {
+    fn drop(&mut self) {
+        sched_setaffinity(Pid::from_raw(0), &self.0).expect("the processors as they were");
+    }
+}
+
 /// A connected sender and its receiver.
 struct UdpPair {
     sender: UdpSocket,
     receiver: UdpSocket,
     what: String,
+    _stays: Stays,
 }
 
 impl UdpPair {
     #[track_caller]
     fn new(from: &Host, to: &Host, address: IpAddr) -> Self {
+        let stays = Stays::here();
         let what = format!("UDP from {} to {address} on {}", from.name(), to.name());
         let receiver = to.in_namespace(|| UdpSocket::bind((address, 0)));
         let receiver = receiver.unwrap_or_else(|error| panic!("{what}: bind: {error}"));
@@ -132,7 +157,7 @@ impl UdpPair {
             from.in_namespace(|| UdpSocket::bind(any).and_then(|socket| socket.connect(target).map(|()| socket)));
         let sender = sender.unwrap_or_else(|error| panic!("{what}: connect: {error}"));
         setsockopt(&sender, sockopt::SndBuf, &BUFFER).expect("a send buffer");
-        Self { sender, receiver, what }
+        Self { sender, receiver, what, _stays: stays }
     }
 
     #[track_caller]
