@@ -14,6 +14,7 @@ use crate::host::Host;
 use crate::lab::Lab;
 use crate::mesh::Agent;
 use crate::pinned::{Pinned, Run};
+use crate::segment::NOT_PROBED;
 
 /// On with the next program (`linux/pkt_cls.h`).
 pub const TC_ACT_UNSPEC: i32 = -1;
@@ -25,9 +26,6 @@ pub const TC_ACT_REDIRECT: i32 = 7;
 pub const XDP_DROP: i32 = 1;
 /// On into the host.
 pub const XDP_PASS: i32 = 2;
-
-/// Nobody answers there: the paths are up without.
-const NOT_PROBED: &str = "probes = false\n";
 
 /// Behind b, as the configuration says.
 pub const KNOWN: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 0xb]);

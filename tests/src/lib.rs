@@ -74,7 +74,7 @@ pub use napi::NapiThreads;
 pub use paths::{Paths, Way};
 pub use process::Process;
 pub use relayed::{Plan, RelayMesh};
-pub use segment::{File, Segment, assert_flooded, mesh_file, taps};
+pub use segment::{File, NOT_PROBED, Segment, assert_flooded, mesh_file, mesh_file_not_probed, taps};
 pub use state::State;
 pub use tagging::Tagging;
 pub use tap::{Marker, Received, Tap};

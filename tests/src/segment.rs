@@ -39,7 +39,12 @@ pub struct File<'a> {
     pub underlay: &'a str,
     /// Lines in the table `[[network]]`, and tables that follow it.
     pub network: &'a str,
+    /// Lines in the `[[node]]` of every node.
+    pub node: &'a str,
 }
+
+/// A [`File::node`] that is not probed: nothing is on the wires but what a test sends.
+pub const NOT_PROBED: &str = "probes = false\n";
 
 impl<'a> Segment<'a> {
     /// The network's identifier.
@@ -169,7 +174,7 @@ impl<'a> Segment<'a> {
             Self::VNI,
             file.network
         );
-        write_mesh(lab, &[(self.nodes, "l2mesh", ""), (self.plain, "vxlan", plain)], &rest)
+        write_mesh(lab, &[(self.nodes, "l2mesh", file.node), (self.plain, "vxlan", plain)], &rest)
     }
 }
 
@@ -178,6 +183,13 @@ impl<'a> Segment<'a> {
 #[track_caller]
 pub fn mesh_file(lab: &Lab, nodes: &[Host], rest: &str) -> String {
     write_mesh(lab, &[(nodes, "l2mesh", "")], rest)
+}
+
+/// The same with [`NOT_PROBED`].
+#[must_use]
+#[track_caller]
+pub fn mesh_file_not_probed(lab: &Lab, nodes: &[Host], rest: &str) -> String {
+    write_mesh(lab, &[(nodes, "l2mesh", NOT_PROBED)], rest)
 }
 
 #[track_caller]

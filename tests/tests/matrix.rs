@@ -246,7 +246,7 @@ fn frames_in_pieces() {
             nodes: &hosts,
             plain: &[],
             args: &args,
-            file: Some(File { underlay: "", network: "mtu = 8900" }),
+            file: Some(File { underlay: "", network: "mtu = 8900", ..File::default() }),
         };
         let _agents = segment.up(&lab);
         // It would pull together what it looks at. Mode xdp needs it on veth.

@@ -67,7 +67,7 @@ fn a_node_that_is_no_member_is_refused_and_counted() {
         let lab = Lab::new("no member");
         let [a, b, other] = lab.switch(["a", "b", "other"], &Wiring::default());
         let (nodes, plain, args) = ([a.clone(), b], [other.clone()], ["--mode", mode]);
-        let file = Some(File { underlay: "", network: OTHER });
+        let file = Some(File { underlay: "", network: OTHER, ..File::default() });
         let _agents = Segment { nodes: &nodes, plain: &plain, args: &args, file }.up(&lab);
         quiet(&other);
         for (name, vni) in [("vx0", 16), ("vx1", 17)] {

@@ -131,7 +131,7 @@ fn a_mac_that_moves_is_followed_at_its_first_frame() {
 #[test]
 fn an_aged_mac_is_flooded_again() {
     let lab = Lab::new("age");
-    let file = File { underlay: "fdb-age = \"1s\"", network: "" };
+    let file = File { underlay: "fdb-age = \"1s\"", network: "", ..File::default() };
     let (hosts, _agents, mut taps) = three(&lab, &[], Some(file));
     let frame = Frame::unknown(STATION, taps[0].mac(), b"to the station");
     speak(&mut taps, 1);
@@ -147,7 +147,7 @@ fn a_static_mac_is_never_learned_over() {
     for mode in ["tc", "xdp"] {
         let lab = Lab::new("static");
         let network = format!("[[network.mac]]\nmac = \"{STATION}\"\nnode = \"b\"");
-        let file = File { underlay: "", network: &network };
+        let file = File { underlay: "", network: &network, ..File::default() };
         let (hosts, _agents, mut taps) = three(&lab, &["--mode", mode], Some(file));
         let frame = Frame::unknown(STATION, taps[0].mac(), b"to the station");
         assert_eq!(arrivals(&mut taps, &frame), [1, 0], "before it has spoken");
@@ -165,7 +165,7 @@ fn a_static_mac_is_never_learned_over() {
 fn link_local_groups_are_carried_only_if_asked_for() {
     for (network, expected) in [("", 0), ("link-local = true", 1)] {
         let lab = Lab::new("link-local");
-        let file = File { underlay: "", network };
+        let file = File { underlay: "", network, ..File::default() };
         let (hosts, _agents, mut taps) = three(&lab, &[], Some(file));
         let frame = Frame::lldp(taps[0].mac(), b"a neighbour");
         assert_eq!(arrivals(&mut taps, &frame), [expected; 2], "{network:?}");
@@ -180,7 +180,12 @@ fn link_local_groups_from_a_plain_member() {
         let lab = Lab::new("link-local received");
         let [a, b] = lab.switch(["a", "b"], &Wiring::default());
         let (nodes, plain, args) = ([a.clone()], [b.clone()], ["--mode", mode]);
-        let segment = Segment { nodes: &nodes, plain: &plain, args: &args, file: Some(File { underlay: "", network }) };
+        let segment = Segment {
+            nodes: &nodes,
+            plain: &plain,
+            args: &args,
+            file: Some(File { underlay: "", network, ..File::default() }),
+        };
         let _agents = segment.up(&lab);
         segment.plain_up(&VxlanOptions::default());
         let mut taps = taps(&nodes, &plain);

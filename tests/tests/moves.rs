@@ -50,7 +50,7 @@ fn peer_of(a: &Host, mac: MacAddr) -> Option<String> {
 fn a_mac_that_moves_too_often_is_frozen_for_a_while() {
     for mode in ["tc", "xdp"] {
         let lab = Lab::new("freeze");
-        let file = File { underlay: "move-freeze = \"3s\"", network: "" };
+        let file = File { underlay: "move-freeze = \"3s\"", network: "", ..File::default() };
         let (hosts, mut agents, mut taps) = three(&lab, &["--mode", mode], file);
         let [a, ..] = &hosts;
         speaks(&mut taps, 1, STATION);
@@ -90,7 +90,7 @@ fn a_mac_that_moves_too_often_is_frozen_for_a_while() {
 #[test]
 fn a_mac_that_moves_in_measure_is_followed() {
     let lab = Lab::new("no freeze");
-    let file = File { underlay: "", network: "" };
+    let file = File { underlay: "", network: "", ..File::default() };
     let (hosts, _agents, mut taps) = three(&lab, &[], file);
     for (place, peer) in [(1, "b"), (2, "c"), (1, "b"), (2, "c"), (1, "b"), (2, "c")] {
         speaks(&mut taps, place, STATION);
@@ -102,7 +102,7 @@ fn a_mac_that_moves_in_measure_is_followed() {
 #[test]
 fn without_a_limit_a_mac_is_never_frozen() {
     let lab = Lab::new("no limit");
-    let file = File { underlay: "move-limit = 0", network: "" };
+    let file = File { underlay: "move-limit = 0", network: "", ..File::default() };
     let (hosts, _agents, mut taps) = three(&lab, &[], file);
     (0..20).for_each(|nth| speaks(&mut taps, 1 + nth % 2, STATION));
     assert_eq!(["moved", "frozen"].map(|verdict| hosts[0].counter(verdict)), [19, 0]);
@@ -113,7 +113,7 @@ fn without_a_limit_a_mac_is_never_frozen() {
 fn a_static_mac_is_never_frozen() {
     let lab = Lab::new("static");
     let network = format!("[[network.mac]]\nmac = \"{STATION}\"\nnode = \"b\"");
-    let (hosts, _agents, mut taps) = three(&lab, &[], File { underlay: "", network: &network });
+    let (hosts, _agents, mut taps) = three(&lab, &[], File { underlay: "", network: &network, ..File::default() });
     (0..20).for_each(|nth| speaks(&mut taps, 1 + nth % 2, STATION));
     let counts = ["moved", "frozen", "frozen-elsewhere", "static-elsewhere"].map(|verdict| hosts[0].counter(verdict));
     assert_eq!(counts, [0, 0, 0, 10]);
@@ -123,7 +123,8 @@ fn a_static_mac_is_never_frozen() {
 #[test]
 fn a_storm_of_moves_does_not_fill_the_log() {
     let lab = Lab::new("moves");
-    let (hosts, mut agents, [_, b, c]) = three(&lab, &[], File { underlay: "move-limit = 0", network: "" });
+    let (hosts, mut agents, [_, b, c]) =
+        three(&lab, &[], File { underlay: "move-limit = 0", network: "", ..File::default() });
     let (a, stations) = (hosts[0].mac("l2m0"), 300);
     let frames = |tag: &str| (0..stations).map(|nth| Frame::unknown(a, station(nth), tag.as_bytes())).collect();
     let storms = [Storm::start(b, frames("behind b")), Storm::start(c, frames("behind c"))];
@@ -160,7 +161,7 @@ fn appear(taps: &mut [Tap; 3], stations: std::ops::Range<u16>) {
 fn a_peer_has_so_many_macs_and_no_more() {
     for mode in ["tc", "xdp"] {
         let lab = Lab::new("macs");
-        let file = File { underlay: "fdb-size = 300", network: "macs-per-peer = 100" };
+        let file = File { underlay: "fdb-size = 300", network: "macs-per-peer = 100", ..File::default() };
         let (hosts, mut agents, mut taps) = three(&lab, &["--mode", mode], file);
         let [a, _, _] = &hosts;
         appear(&mut taps, 0..1_000);
@@ -198,7 +199,7 @@ fn a_peer_has_so_many_macs_and_no_more() {
 #[test]
 fn a_full_table_is_one_line() {
     let lab = Lab::new("full");
-    let file = File { underlay: "fdb-size = 50", network: "" };
+    let file = File { underlay: "fdb-size = 50", network: "", ..File::default() };
     let (hosts, mut agents, mut taps) = three(&lab, &[], file);
     (0..5).for_each(|_| appear(&mut taps, 0..500));
     let full = hosts[0].counter("fdb-full");
@@ -212,7 +213,7 @@ fn a_full_table_is_one_line() {
 fn macs_are_counted_anew_after_a_restart() {
     let lab = Lab::new("recount");
     let hosts = lab.switch(["a", "b", "c"], &Wiring::default());
-    let file = |network| File { underlay: "", network };
+    let file = |network| File { underlay: "", network, ..File::default() };
     let segment = |network| Segment { nodes: &hosts, plain: &[], args: &[], file: Some(file(network)) };
     let mut agents = segment("").up(&lab);
     let mut taps: [Tap; 3] = taps(&hosts, &[]).try_into().expect("three");
@@ -235,7 +236,7 @@ fn macs_are_counted_anew_after_a_restart() {
 #[test]
 fn an_aged_mac_leaves_its_place() {
     let lab = Lab::new("places");
-    let file = File { underlay: "fdb-age = \"1s\"", network: "macs-per-peer = 10" };
+    let file = File { underlay: "fdb-age = \"1s\"", network: "macs-per-peer = 10", ..File::default() };
     let (hosts, mut agents, mut taps) = three(&lab, &[], file);
     let [a, ..] = &hosts;
     for round in 0..3 {

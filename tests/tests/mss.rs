@@ -258,7 +258,7 @@ fn no_segment_is_too_big() {
         let lab = Lab::new("no segment");
         let hosts = lab.pair(["a", "b"], &Wiring::default());
         let args = ["--mode", mode];
-        let file = File { underlay: "", network: lines };
+        let file = File { underlay: "", network: lines, ..File::default() };
         let _agents = Segment { nodes: &hosts, plain: &[], args: &args, file: Some(file) }.up(&lab);
         hosts.iter().for_each(|host| drop(host.run("ip link set dev l2m0 mtu 1500")));
         let [a, b] = &hosts;

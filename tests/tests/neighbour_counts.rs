@@ -17,7 +17,7 @@ const OVERRIDES: u8 = 0x20;
 fn what_is_known_and_why_it_is_not_used() {
     let lab = Lab::new("neighbours");
     let hosts = lab.switch(["a", "b"], &Wiring::default());
-    let file = File { underlay: "", network: "neighbour-suppression = true" };
+    let file = File { underlay: "", network: "neighbour-suppression = true", ..File::default() };
     let _agents = Segment { nodes: &hosts, plain: &[], args: &["--mode", "tc"], file: Some(file) }.up(&lab);
     // Nobody but the taps has anything to say.
     hosts.iter().for_each(|host| drop(host.run("ip address flush dev l2m0")));

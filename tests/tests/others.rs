@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use aya::programs::TcAttachType::{Egress, Ingress};
 use l2mesh_tests::foreign::{Counter, Kind};
-use l2mesh_tests::{Agent, Frame, Host, Lab, MacAddr, State, Tap, VxlanOptions, Wiring, traffic, transfer, wait_for};
+use l2mesh_tests::{
+    Agent, Frame, Host, Lab, MacAddr, State, Tap, VxlanOptions, Wiring, mesh_file_not_probed, traffic, transfer,
+    wait_for,
+};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -148,15 +151,19 @@ fn packet_sockets_on_the_underlay() {
 #[test]
 fn programs_on_the_same_hooks() {
     for mode in ["tc", "xdp"] {
-        let (_lab, [a, b]) = pair("programs");
+        let (lab, [a, b]) = pair("programs");
         for host in [&a, &b] {
             host.run("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
         }
         let underlay = Hooks::new(&a, "eth0");
         underlay.assert_each_frame(&a, &b, "eth0");
         let before = a.state();
-        let _b = attach(&b, &a, &["--mode", mode]);
-        let agent = attach(&a, &b, &["--mode", mode]);
+        // Answers to probes are ours, and seen by those before us only.
+        let network = "[[network]]\nname = \"x\"\nvni = 16\naddresses = { a = \"10.8.0.1/24\", b = \"10.8.0.2/24\" }\n";
+        let file = mesh_file_not_probed(&lab, &[a.clone(), b.clone()], network);
+        let attach = |host: &Host| host.attach(&["--config", &file, "--mode", mode]);
+        let _b = attach(&b);
+        let agent = attach(&a);
         underlay.assert_each_frame(&a, &b, "eth0");
         // The shortcut hides sent frames from nobody who was there to see them.
         let overlay = Hooks::new(&a, "l2m10");
@@ -169,7 +176,7 @@ fn programs_on_the_same_hooks() {
         agent.kill();
         overlay.assert_each_frame(&a, &b, "l2m10");
         underlay.assert_each_frame(&a, &b, "eth0");
-        let agent = attach(&a, &b, &["--mode", mode]);
+        let agent = attach(&a);
         overlay.assert_each_frame(&a, &b, "l2m10");
         drop(overlay);
         agent.stop();

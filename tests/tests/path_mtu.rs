@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use l2mesh_tests::{Agent, Family, Host, Lab, Segment, Wiring, traffic, transfer};
+use l2mesh_tests::{Agent, Family, File, Host, Lab, NOT_PROBED, Segment, Wiring, traffic, transfer};
 
 /// What the router takes of the outer packets.
 const NARROW: u32 = 1400;
@@ -101,7 +101,10 @@ impl Case {
         let paths = [path_mtu(a, b), path_mtu(b, a)];
         match (self.is_fragmented_at_once(), overhead) {
             // Routers fragment what may be fragmented, and have nothing to say.
-            (true, 50) => assert_eq!((dropped, told), (0, 0), "{self:?}"),
+            (true, 50) => {
+                assert!(dropped <= self.chance(), "{self:?}: {dropped} lost");
+                assert_eq!(told, 0, "{self:?}");
+            }
             // The kernel does not fragment what goes over IPv6: senders are told, whether they asked or not.
             (true, _) => assert!(told > 0, "{self:?}: {dropped} lost, none told"),
             (false, _) => assert!(dropped > 0 && paths == [learned; 2], "{self:?}: {dropped} lost, {paths:?}"),
@@ -109,7 +112,18 @@ impl Case {
         let before = lab.too_big_drops();
         traffic.run(a, b, address(1), self.mtu);
         traffic.run(b, a, address(0), self.mtu);
-        assert_eq!(lab.too_big_drops(), before, "{self:?}: healed");
+        let after = lab.too_big_drops() - before;
+        let chance = if overhead == 50 && self.is_fragmented_at_once() { self.chance() } else { 0 };
+        assert!(after <= chance, "{self:?}: healed, and {after} lost");
+    }
+
+    /// Of packets that may be fragmented, TCP sends a last one now and then that the mesh need not fragment and the narrow link does
+    /// not take: then the path is learned.
+    fn chance(&self) -> u64 {
+        match self.traffic {
+            Traffic::Tcp => 4,
+            Traffic::Udp => 0,
+        }
     }
 }
 
@@ -128,7 +142,9 @@ fn black_holes_heal(over: Family, mode: &str) {
         }
         forget(&hosts);
         let args = ["--mode", mode];
-        let agents = Segment::of(&hosts, &args).up(&lab);
+        // Long probes would be lost there too.
+        let file = Some(File { node: NOT_PROBED, ..File::default() });
+        let agents = Segment { file, ..Segment::of(&hosts, &args) }.up(&lab);
         for host in &hosts {
             host.run(&format!("ip link set dev l2m0 mtu {}", case.mtu));
         }

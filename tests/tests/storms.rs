@@ -117,7 +117,7 @@ fn a_sent_storm(mode: &str) {
         let lab = Lab::new("storm");
         let hosts = lab.switch(["a", "b", "c"], &Wiring::default());
         let args = ["--mode", mode];
-        let file = File { underlay: "", network };
+        let file = File { underlay: "", network, ..File::default() };
         let mut agents = Segment { nodes: &hosts, plain: &[], args: &args, file: Some(file) }.up(&lab);
         let [a, b, c] = &hosts;
         let _threads = own_processor(&[b, c]);
@@ -159,7 +159,7 @@ fn a_received_storm(mode: &str) {
         let lab = Lab::new("received storm");
         let [a, b, p] = lab.switch(["a", "b", "p"], &Wiring::default());
         let (nodes, plain, args) = ([a.clone(), b.clone()], [p.clone()], ["--mode", mode]);
-        let file = File { underlay: "", network };
+        let file = File { underlay: "", network, ..File::default() };
         let segment = Segment { nodes: &nodes, plain: &plain, args: &args, file: Some(file) };
         let mut agents = segment.up(&lab);
         segment.plain_up(&VxlanOptions::default());
@@ -217,7 +217,7 @@ fn shares_of_what_is_sent() {
     for hook in ["auto", "port"] {
         let lab = Lab::new("sent shares");
         let hosts = lab.switch(["a", "b", "c"], &Wiring::default());
-        let file = File { underlay: "", network: LITTLE };
+        let file = File { underlay: "", network: LITTLE, ..File::default() };
         let args = ["--tx-hook", hook];
         let mut agents = Segment { nodes: &hosts, plain: &[], args: &args, file: Some(file) }.up(&lab);
         let [a, ..] = &hosts;
@@ -252,7 +252,7 @@ fn segments_are_frames() {
     for hook in ["auto", "port"] {
         let lab = Lab::new("segments");
         let hosts = lab.switch(["a", "b"], &Wiring::default());
-        let file = File { underlay: "", network: LITTLE };
+        let file = File { underlay: "", network: LITTLE, ..File::default() };
         let _agents = Segment { nodes: &hosts, plain: &[], args: &["--tx-hook", hook], file: Some(file) }.up(&lab);
         let [a, b] = &hosts;
         a.wait_transmit(if hook == "auto" { "egress shortcut" } else { "hidden peer" });
@@ -290,7 +290,7 @@ fn shares_of_what_is_received() {
         let lab = Lab::new("received shares");
         let [a, p, q, r] = lab.switch(["a", "p", "q", "r"], &Wiring::default());
         let (nodes, plain, args) = ([a.clone()], [p, q, r], ["--mode", mode]);
-        let file = File { underlay: "", network: LITTLE };
+        let file = File { underlay: "", network: LITTLE, ..File::default() };
         let segment = Segment { nodes: &nodes, plain: &plain, args: &args, file: Some(file) };
         let mut agents = segment.up(&lab);
         plain.iter().for_each(|host| drop(host.run("sysctl -qw net.ipv6.conf.default.disable_ipv6=1")));

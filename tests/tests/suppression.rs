@@ -10,7 +10,7 @@ use l2mesh_tests::{
 };
 
 const LIMIT: Duration = Duration::from_secs(5);
-const ON: File<'_> = File { underlay: "", network: "neighbour-suppression = true" };
+const ON: File<'_> = File { underlay: "", network: "neighbour-suppression = true", node: "" };
 const TC: [&str; 2] = ["--mode", "tc"];
 /// Who is asked for, in a capture.
 const QUESTIONS: &str = "arp.opcode == 1 or icmpv6.type == 135";

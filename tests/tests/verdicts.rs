@@ -164,7 +164,7 @@ fn hit(verdict: Verdict) -> Hit {
         Verdict::RelayedStranger | Verdict::RelayedOrigin | Verdict::ReceivedRelayed => {
             In("forged", "relayed_over_ipv4")
         }
-        Verdict::SentRelayed => In("paths_shown", "ping_goes_through_a_relay_and_follows_the_path_in_use"),
+        Verdict::SentRelayed => In("ping", "through_a_relay_and_along_the_path_in_use"),
         Verdict::NoPathUp => In("partial", "all_paths_dead"),
     }
 }
