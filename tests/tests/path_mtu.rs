@@ -119,7 +119,7 @@ impl Case {
 
     /// Of packets that may be fragmented, TCP sends a last one now and then that the mesh need not fragment and the narrow link does
     /// not take: then the path is learned.
-    fn chance(&self) -> u64 {
+    fn chance(self) -> u64 {
         match self.traffic {
             Traffic::Tcp => 4,
             Traffic::Udp => 0,
