@@ -121,7 +121,7 @@ fn refused_what_cannot_be() {
         (&["b", "--via", "b"], "b is no way to itself: --via direct is the path without a relay"),
         (
             &["b", "--via", "old-box"],
-            "old-box does not relay, and nobody else does: `relay = true` at its [[node]] allows it",
+            "old-box does not relay, nor does any other third node: `relay = true` at its [[node]] allows it",
         ),
     ] {
         assert_eq!(a.l2mesh_refuses(&[&["ping"], args].concat()), says);

@@ -141,7 +141,7 @@ impl Directory {
         }
         match &*self.names(may) {
             "" => {
-                bail!("{} does not relay, and nobody else does: `relay = true` at its [[node]] allows it", relay.name)
+                bail!("{} does not relay, nor does any other third node: `relay = true` at its [[node]] allows it", relay.name)
             }
             others => {
                 bail!("{} does not relay: {others} would, and `relay = true` at its [[node]] allows it", relay.name)
@@ -205,7 +205,7 @@ mod tests {
             (
                 "hetzner",
                 Some("ovh"),
-                "ovh does not relay, and nobody else does: `relay = true` at its [[node]] allows it",
+                "ovh does not relay, nor does any other third node: `relay = true` at its [[node]] allows it",
             ),
         ] {
             assert_eq!(refused(name, via), expected);
