@@ -141,7 +141,10 @@ impl Directory {
         }
         match &*self.names(may) {
             "" => {
-                bail!("{} does not relay, nor does any other third node: `relay = true` at its [[node]] allows it", relay.name)
+                bail!(
+                    "{} does not relay, nor does any other third node: `relay = true` at its [[node]] allows it",
+                    relay.name
+                )
             }
             others => {
                 bail!("{} does not relay: {others} would, and `relay = true` at its [[node]] allows it", relay.name)
