@@ -122,6 +122,10 @@ fn a_failover_is_told() {
     });
     assert_eq!((&change["peer"], &change["from"], &change["up"]), (&"ovh".into(), &"direct".into(), &true.into()));
     assert_eq!(change["reason"], Reason::Missed.text());
+    wait_for("all is lost on the dead path", LIMIT, || match &paths(a, c)[0]["loss"] {
+        loss if *loss == 1.0 => Ok(()),
+        loss => Err(loss.to_string()),
+    });
     lab.heal(a, c);
     wait_seen(a, c, &[row("direct", "up", true), row("via enovance", "up", false)]);
     let rows = paths(a, c);

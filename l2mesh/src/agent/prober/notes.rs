@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use l2mesh_common::{
-    path::{Answered, Choice, DIRECT, choose, is_up, reason::Reason},
+    path::{Answered, Choice, DIRECT, choose, is_up, reason::Reason, unanswered},
     tables::{Change, PathNote, PeerId, path_slot},
 };
 
@@ -138,6 +138,9 @@ impl Worker {
         let path = &self.paths[place];
         let choice = self.peers[path.peer].choice;
         let summary = path.summary.unwrap_or_default();
+        let (tx, rx) = (&self.world.tx[path.slot as usize], &self.world.rx[path.slot as usize]);
+        // Not in the count, which an outage must not fill: but nobody is to read that nothing is lost.
+        let is_dead = path.probes > 0 && unanswered(tx, Answered::from_bits(rx.answered)) >= tx.limit;
         let flags =
             [(path.is_usable, PathNote::UP), (choice.path == path.nth, PathNote::IN_USE), (true, PathNote::PROBED)];
         let note = PathNote {
@@ -145,7 +148,7 @@ impl Worker {
             rtt_min_ns: summary.least,
             rtt_median_ns: summary.median,
             rtt_p99_ns: summary.p99,
-            loss: path.loss(),
+            loss: if is_dead { 1000 } else { path.loss() },
             probes: path.probes,
             flags: flags.iter().filter(|(is_set, _)| *is_set).fold(0, |flags, (_, flag)| flags | flag),
             reason: path.reason as u32,
