@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use l2mesh_tests::changing::{Changing, With};
 use l2mesh_tests::flow::{Flow, FlowReport};
-use l2mesh_tests::{Agent, Host, Paths, traffic, wait_for};
+use l2mesh_tests::{Agent, Host, Paths, Way, traffic, wait_for};
 use nix::sys::signal::Signal;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -89,6 +89,8 @@ fn under_traffic(mode: &str, reloads: usize, rate: u64) {
     for mac in &known {
         assert!(macs_behind_b(a).contains(mac), "{mac} is forgotten");
     }
+    let log = agent.process().stderr();
+    assert!(!log.lines().any(|line| line.contains(" b (")), "nothing happens to the path to b: {log}");
     assert_eq!(descriptors(pid), opened, "descriptors of the agent");
     assert!(more <= 256 + used / 20, "{more} KiB more of {used}");
     a.assert_state(&state);
@@ -152,6 +154,107 @@ fn what_comes_and_what_goes() {
     let text = all["macs"].to_string() + &all["neighbours"].to_string();
     assert!(!text.contains("\"c\"") && !text.contains("17"), "{text}");
     assert_eq!(mesh.does("reload"), ["nothing changed"]);
+}
+
+/// While frames go through a relay they go on through it, whatever else changes.
+#[test]
+fn a_path_through_a_relay_goes_on() {
+    let mesh = Changing::new("relayed");
+    let with = With { c: true, relay: true, ..With::default() };
+    mesh.write(&with);
+    let _agent = mesh.attach(&[]);
+    let [a, b, _] = &mesh.hosts;
+    let paths = Paths::of(a);
+    paths.wait_ready(b, 1, LIMIT);
+    Paths::of(b).wait_ready(a, 1, LIMIT);
+    let mut legs = mesh.lab.legs(a, b);
+    legs.iter_mut().for_each(l2mesh_tests::Leg::cut);
+    paths.wait_way(b, &Way::Via("c".to_owned()), LIMIT);
+    Paths::of(b).wait_way(a, &Way::Via("c".to_owned()), LIMIT);
+    let nonces = || [0, 1].map(|place| paths.path(b, place).0.nonce);
+    let before = nonces();
+    let flow = Flow::start(a, b, [10, 8, 0, 2], 5_000);
+    for nth in 0..6 {
+        mesh.write(&With { dmz: nth % 2 == 0, address: nth % 3 == 0, ..with });
+        assert_ne!(mesh.does("reload"), ["nothing changed"]);
+        assert_eq!(paths.way(b), Way::Via("c".to_owned()));
+        flow.wait_more(200);
+    }
+    let report = flow.stop();
+    println!("{report:?}");
+    report.assert_whole();
+    assert_eq!(nonces(), before);
+    legs.iter_mut().for_each(l2mesh_tests::Leg::heal);
+    paths.wait_way(b, &Way::Direct, LIMIT);
+}
+
+/// What only the agent does, it does as it is told now.
+#[test]
+fn ageing_and_probes() {
+    let mesh = Changing::new("ageing");
+    let mut agent = mesh.attach(&[]);
+    let [a, b, _] = &mesh.hosts;
+    assert_eq!(traffic::ping(a, [10, 8, 0, 2], 2).lost(), 0);
+    let mac = b.mac("l2m10");
+    assert!(a.mac_row(mac).is_some());
+    let text = mesh.text(&With::default());
+    fs::write(mesh.file(), format!("[probe]\ninterval = \"10ms\"\n{text}")).expect("a file in the lab's directory");
+    assert_eq!(mesh.does("reload"), ["[probe] interval 100ms -> 10ms"]);
+    let paths = Paths::of(a);
+    let (tx, _) = paths.path(b, 0);
+    wait_for("100 probes in less than 5 s", Duration::from_secs(5), || {
+        let sent = paths.path(b, 0).0.sequence.wrapping_sub(tx.sequence);
+        if sent >= 100 { Ok(()) } else { Err(sent.to_string()) }
+    });
+    assert_eq!((paths.path(b, 0).0.nonce, paths.way(b)), (tx.nonce, Way::Direct));
+    b.run("ip link set dev l2m10 down");
+    fs::write(mesh.file(), format!("[underlay]\nfdb-age = \"1s\"\n{text}")).expect("a file in the lab's directory");
+    assert_eq!(mesh.does("reload"), ["[underlay] fdb-age 5min -> 1s", "[probe] interval 10ms -> 100ms"]);
+    wait_for("it is forgotten in less than 5 s", Duration::from_secs(5), || {
+        a.mac_row(mac).map_or(Ok(()), |row| Err(row.to_string()))
+    });
+    assert!(agent.process().is_running());
+}
+
+/// Somebody has removed a network's devices by hand: a reload makes new ones, whatever the file says.
+#[test]
+fn devices_that_somebody_removed() {
+    let mesh = Changing::new("removed by hand");
+    let mut agent = mesh.attach(&[]);
+    let [a, ..] = &mesh.hosts;
+    a.run("ip link delete l2m10");
+    agent.process().wait_log_line("network lan is down until `l2mesh reload`", LIMIT);
+    assert_eq!(mesh.does("reload"), ["network lan: its devices, which somebody removed, made anew"]);
+    assert_eq!(traffic::ping(a, [10, 8, 0, 2], 2).lost(), 0);
+    assert_eq!(mesh.does("reload"), ["nothing changed"]);
+}
+
+/// Where hidden ends share one program, frames do not notice either that others come and go.
+#[test]
+fn many_networks() {
+    let mesh = Changing::new("many networks");
+    let text = mesh.text(&With::default());
+    let more = |count: u32| {
+        (0..count)
+            .fold(text.clone(), |text, nth| format!("{text}[[network]]\nname = \"n{nth}\"\nvni = {}\n", 100 + nth))
+    };
+    let write = |count| fs::write(mesh.file(), more(count)).expect("a file in the lab's directory");
+    write(70);
+    let agent = mesh.attach(&[]);
+    let [a, b, _] = &mesh.hosts;
+    assert_eq!(traffic::ping(a, [10, 8, 0, 2], 2).lost(), 0);
+    let flow = Flow::start(a, b, [10, 8, 0, 2], 5_000);
+    for count in [74, 66, 60, 64] {
+        write(count);
+        let _changes = mesh.does("reload");
+        flow.wait_more(500);
+        let links =
+            a.links().iter().filter(|link| link["ifname"].as_str().is_some_and(|it| it.starts_with("l2m"))).count();
+        // With lan, its hidden end not counted, the helper device and its bridge.
+        assert_eq!(links, usize::try_from(count).expect("a count") + 1 + 2, "{count} networks");
+    }
+    flow.stop().assert_whole();
+    agent.stop();
 }
 
 /// A node that moves is found at its new address, and its frames are taken from there.
