@@ -134,6 +134,7 @@ pub(crate) async fn start(
         prober: None,
         targets: Vec::new(),
         told_lateness: String::new(),
+        told_status: String::new(),
     };
     match agent.finish().await {
         Ok(()) => Ok(Some(agent)),
