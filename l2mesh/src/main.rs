@@ -34,6 +34,10 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Attach(args) => runtime.block_on(commands::attach::run(args, pins)),
         Command::Detach(args) => runtime.block_on(commands::detach::run(args, pins)),
+        Command::Reload(args) => commands::change::reload(args),
+        Command::Peer(args) => commands::change::peer(args),
+        Command::Network(args) => commands::change::network(args),
+        Command::Mac(args) => commands::change::mac(args),
         Command::Maps(args) => commands::maps::run(args, pins),
         Command::Status(args) => commands::status::run(args, pins),
         Command::Ping(args) => runtime.block_on(commands::ping::run(args, pins)),

@@ -19,6 +19,14 @@ pub(crate) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
+/// The configuration is about to change; [`ready`] says when that is over.
+pub(crate) fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => log::debug!("no clock: {error}"),
+    }
+}
+
 /// What `systemctl status` shows.
 pub(crate) fn status(text: &str) {
     tell(&[NotifyState::Status(text)]);

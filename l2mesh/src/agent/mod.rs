@@ -3,22 +3,27 @@
 //! The dataplane does not need it from frame to frame: killed, it leaves everything forwarding as it was.
 
 mod ageing;
+mod arrange;
 pub(crate) use ageing::coarse_now_ns;
 pub(crate) mod control;
 mod events;
+mod file_watch;
 mod identity;
 mod journal;
 mod kernel_mode;
 mod next_hops;
+mod orders;
 mod overlay;
 pub(crate) mod own_address;
 mod own_hooks;
 mod path_mtu;
 mod paths;
 mod prober;
+mod reload;
 mod self_test;
 pub(crate) mod signals;
 pub(crate) mod start;
+mod wishes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,11 +35,15 @@ use l2mesh_common::tables::{Fact, PeerId};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
 
 use self::{
-    prober::{Prober, Target},
-    signals::Signals,
+    file_watch::FileWatch,
+    prober::{Prober, Retired, Target},
+    signals::{Signals, Wanted},
+    wishes::{What, Wish, Wishes},
 };
 
 use crate::{
+    cli::AttachArgs,
+    config::{Document, Mesh, TxHook},
     dataplane::{
         devices::Devices, fill::Paths, hooks, object::Object, pins::PinDir, tables::Tables, teardown, view::View,
     },
@@ -76,6 +85,11 @@ pub(crate) struct ReceiveMode {
     pub(crate) reason: String,
 }
 
+impl ReceiveMode {
+    /// Before it is known.
+    const UNDECIDED: Self = Self { receive: Receive::Tc, is_automatic: true, reason: String::new() };
+}
+
 impl std::fmt::Display for ReceiveMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let receive = match self.receive {
@@ -89,6 +103,17 @@ impl std::fmt::Display for ReceiveMode {
 
 /// One mesh, running.
 pub(crate) struct Agent {
+    /// How it was told to attach.
+    args: AttachArgs,
+    /// The configuration in force.
+    mesh: Mesh,
+    /// Which of its nodes this host is.
+    own: usize,
+    /// Its text.
+    document: Document,
+    wishes: Wishes,
+    /// With `--watch`.
+    file_watch: Option<FileWatch>,
     pub(crate) view: View,
     pub(crate) pins: PinDir,
     pub(crate) tables: Tables,
@@ -97,6 +122,8 @@ pub(crate) struct Agent {
     pub(crate) mode: ReceiveMode,
     pub(crate) netlink: Netlink,
     pub(crate) watch: Watch,
+    /// What can be asked of it. Before `control`: it ends before another agent may begin.
+    pub(crate) server: control::server::Server,
     pub(crate) control: control::Control,
     /// Whether the egress shortcut may be used at all.
     pub(crate) may_shortcut: bool,
@@ -130,6 +157,8 @@ pub(crate) struct Agent {
     pub(crate) paths: Paths,
     /// Sends probes, if there is anybody to probe.
     prober: Option<Prober>,
+    /// What it knew, while it does not run.
+    retired: Option<Retired>,
     /// What it was told last.
     targets: Vec<Target>,
     /// What was last said of its lateness.
@@ -194,8 +223,14 @@ impl Agent {
         let mut settle = SETTLE;
         loop {
             tokio::select! {
-                () = signals.next() => return Ok(End::Signal),
+                wanted = signals.next() => match wanted {
+                    Wanted::End => return Ok(End::Signal),
+                    Wanted::Reload => self.wish(Wish { what: What::Reload, why: "SIGHUP", answer: None }).await,
+                },
                 request = self.control.next() => return Ok(End::Asked(request?)),
+                order = self.server.next() => self.obey(order).await,
+                () = FileWatch::next(&mut self.file_watch) => self.look_at_file().await,
+                found = self.wishes.looked_up() => self.go_on(found).await,
                 change = self.watch.next() => {
                     if self.note(change?) {
                         settled.get_or_insert_with(|| Instant::now() + settle);
@@ -307,6 +342,14 @@ impl Agent {
             self.set_mode(Receive::Tc, "the driver passes no XDP metadata")?;
         }
         Ok(())
+    }
+
+    /// Takes up what the configuration says to the agent alone.
+    fn take_settings(&mut self) {
+        let underlay = &self.mesh.underlay;
+        let tx_hook = self.args.tx_hook.unwrap_or(underlay.tx_hook);
+        self.may_shortcut = !self.view.by_kernel && tx_hook == TxHook::Auto;
+        self.fdb_age = underlay.fdb_age;
     }
 
     /// Notes and tells how frames are received from now on.
