@@ -1,6 +1,7 @@
 //! The command line: clap types and help texts, no logic.
 
 mod change;
+pub(crate) mod service;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -57,6 +58,12 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Print the configuration that equals vxlan devices, netplan files or a tinc network
     Import(ImportArgs),
+    /// Before the service starts: mount bpffs, and open what its sandbox forbids
+    #[command(hide = true)]
+    Prepare,
+    /// Write man pages and completions
+    #[command(hide = true)]
+    DistFiles(service::DistFilesArgs),
 }
 
 impl Command {

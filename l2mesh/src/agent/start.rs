@@ -208,6 +208,7 @@ async fn build(
         retired: None,
         targets: Vec::new(),
         told_lateness: String::new(),
+        told_status: String::new(),
     };
     agent.take_settings();
     agent.arrange(view, underlay.private_port).await?;

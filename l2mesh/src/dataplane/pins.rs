@@ -128,11 +128,7 @@ impl PinDir {
 
     /// Makes the directory, mounting a BPF file system first where there is none.
     pub(crate) fn create(&self) -> anyhow::Result<()> {
-        if self.path.starts_with(BPFFS) && !is_bpffs(Path::new(BPFFS)) {
-            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-            mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=700")).with_context(|| {
-                format!("cannot mount a BPF file system at {BPFFS}: mount one, or name another with --pin-dir")
-            })?;
+        if self.path.starts_with(BPFFS) && mount_bpffs()? {
             log::warn!(
                 "mounted a BPF file system at {BPFFS}: if this is a mount namespace of its own, as under `ip netns exec`, the mesh ends \
                  with it and other shells do not see it; `nsenter --net=` keeps the host's"
@@ -255,6 +251,18 @@ impl fmt::Display for PinDir {
     }
 }
 
+/// Mounts a BPF file system where it belongs. False if there is one already.
+pub(crate) fn mount_bpffs() -> anyhow::Result<bool> {
+    if is_bpffs(Path::new(BPFFS)) {
+        return Ok(false);
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=700")).with_context(|| {
+        format!("cannot mount a BPF file system at {BPFFS}: mount one, or name another with --pin-dir")
+    })?;
+    Ok(true)
+}
+
 /// bpffs refuses dots, and slashes mean something else.
 fn escape(interface: &str) -> String {
     let mut escaped = String::new();
@@ -284,10 +292,7 @@ pub(crate) fn unescape(escaped: &str) -> String {
 
 /// Where the sockets of the agents of the calling thread's namespace are.
 pub(crate) fn sockets_dir() -> anyhow::Result<PathBuf> {
-    let own = namespace_dir(Path::new(SOCKETS))?;
-    // Without root nobody is told which namespace is the first one.
-    let is_told = fs::metadata("/proc/1/ns/net").is_ok();
-    Ok(if is_told || own.exists() { own } else { Path::new(SOCKETS).join(FIRST) })
+    namespace_dir(Path::new(SOCKETS))
 }
 
 /// Removes a socket, and its directories if they are empty then.
@@ -305,13 +310,12 @@ pub(crate) fn remove_socket(path: &Path) {
 }
 
 fn namespace_dir(root: &Path) -> anyhow::Result<PathBuf> {
-    // In another PID namespace /proc/1 is not the host's init. The inode number of the first one is fixed
-    // (PROC_PID_INIT_INO in include/linux/proc_ns.h).
-    const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
-    let inode = |path: &str| fs::metadata(path).map(|it| it.ino()).with_context(|| format!("cannot read {path}"));
-    let own = inode("/proc/self/ns/net")?;
-    let is_init =
-        inode("/proc/self/ns/pid")? == FIRST_PID_NAMESPACE && inode("/proc/1/ns/net").is_ok_and(|first| first == own);
+    // What belongs to the machine stands only in the first network namespace (`net_core_table` in net/core/sysctl_net_core.c).
+    // To compare with that of process 1 is not for everybody: it takes all capabilities that process has.
+    const MACHINE: &str = "/proc/sys/net/core/netdev_max_backlog";
+    const OWN: &str = "/proc/thread-self/ns/net";
+    let own = fs::metadata(OWN).with_context(|| format!("cannot read {OWN}"))?.ino();
+    let is_init = Path::new(MACHINE).exists();
     Ok(root.join(if is_init { FIRST.to_owned() } else { own.to_string() }))
 }
 
