@@ -163,6 +163,7 @@ pub(crate) extern "C" fn unicast(frame: *mut __sk_buff, departing: *const Depart
     let Some(departing) = named(departing) else { return 0 };
     let mut skb = skb(frame);
     let outcome = encap::unicast(&mut skb, departing, peer);
+    capture::tag_again(&mut skb, departing, &outcome);
     fate_of(&skb, outcome)
 }
 
@@ -172,6 +173,7 @@ pub(crate) extern "C" fn flood(frame: *mut __sk_buff, departing: *const Departin
     let Some(departing) = named(departing) else { return 0 };
     let mut skb = skb(frame);
     let outcome = flood::flood(&mut skb, departing, storm_limit);
+    capture::tag_again(&mut skb, departing, &outcome);
     fate_of(&skb, outcome)
 }
 
@@ -181,6 +183,7 @@ pub(crate) extern "C" fn unicast_too_big(frame: *mut __sk_buff, departing: *cons
     let Some(departing) = named(departing) else { return 0 };
     let mut skb = skb(frame);
     let outcome = too_big::unicast(&mut skb, departing, peer);
+    capture::tag_again(&mut skb, departing, &outcome);
     fate_of(&skb, outcome)
 }
 
@@ -190,6 +193,7 @@ pub(crate) extern "C" fn flooded_too_big(frame: *mut __sk_buff, departing: *cons
     let Some(departing) = named(departing) else { return 0 };
     let mut skb = skb(frame);
     let outcome = too_big::flooded(&mut skb, departing, storm_limit);
+    capture::tag_again(&mut skb, departing, &outcome);
     fate_of(&skb, outcome)
 }
 

@@ -7,7 +7,8 @@ use l2mesh_common::{
 };
 
 use crate::{
-    apart, decap,
+    Action, apart, decap,
+    encap::{Departing, Hook},
     packet::{Family, Frame, Packet, Skb, exact_now_ns},
     tables::{self, Room},
 };
@@ -65,6 +66,17 @@ pub(crate) fn record_forwarded(packet: &impl Recorded) {
     if let Some(mark) = vxlan.mark().filter(|mark| mark.has(Mark::RELAYED)) {
         let origin = tables::node(mark.node).unwrap_or(ANYBODY);
         packet.record(seen, Whose { vni: vxlan.vni(), peer: at(&to), origin });
+    }
+}
+
+/// Gives a frame that is to be dropped its tags again, so that it is recorded as it was sent.
+#[inline(always)]
+pub(crate) fn tag_again(skb: &mut Skb, departing: &Departing, outcome: &Result<Action, Verdict>) {
+    let Err(verdict) = outcome else { return };
+    // The program for frames that are too big does that itself.
+    let is_dropped = *verdict != Verdict::TooBig || departing.hook == Hook::Oversize;
+    if departing.tags.count() != 0 && is_dropped && !skb.has_outer() && tables::captures() {
+        let _untagged = skb.tag(&departing.tags);
     }
 }
 
