@@ -3,9 +3,9 @@
 use crate::{
     freeze::Stays,
     tables::{
-        Bucket, BucketKey, Change, Counter, Event, FdbEntry, FdbKey, FloodList, Label, LabelKey, MemberKey, MemberMacs,
-        Members, Meta, Metadata, Neighbour, NeighbourKey, Network, NextHop, PathLimit, PathNote, PathRx, PathTx, Peer,
-        PeerCounter, Port, Settings, VtepAddress,
+        Bucket, BucketKey, CaptureFilter, CaptureRecord, Change, Counter, Event, FdbEntry, FdbKey, FloodList, Label,
+        LabelKey, MemberKey, MemberMacs, Members, Meta, Metadata, Neighbour, NeighbourKey, Network, NextHop, PathLimit,
+        PathNote, PathRx, PathTx, Peer, PeerCounter, Port, Settings, VtepAddress,
     },
 };
 
@@ -28,6 +28,8 @@ macro_rules! shared {
 shared! {
     Bucket => 32,
     BucketKey => 16,
+    CaptureFilter => 40,
+    CaptureRecord => 40,
     Change => 24,
     Counter => 16,
     Event => 24,
