@@ -64,14 +64,10 @@ fn newest_first(mut rows: Vec<ChangeRow>) -> Vec<ChangeRow> {
 
 /// The last few for people.
 pub(super) fn changes_table(rows: &[ChangeRow]) -> String {
-    let cells = rows.iter().take(SHOWN).map(|it| {
-        vec![
-            it.at.to_string(),
-            it.peer.clone(),
-            it.to_text(),
-            it.reason.unwrap_or_default().into(),
-        ]
-    });
+    let cells = rows
+        .iter()
+        .take(SHOWN)
+        .map(|it| vec![it.at.to_string(), it.peer.clone(), it.to_text(), it.reason.unwrap_or_default().into()]);
     table("last changes", &["when", "peer", "path", "why"], &cells.collect::<Vec<_>>(), &[])
 }
 
