@@ -54,9 +54,10 @@ impl Two {
 
 /// The state of a host but for the ids of programs, which are others after each attach.
 fn without_ids(host: &Host) -> State {
-    host.state().map_lines(|line| match line.split_once("gress: ") {
-        Some((place, program)) => format!("{place}gress: {}", program.split_once(' ').map_or(program, |it| it.1)),
-        None => line.to_owned(),
+    host.state().map_lines(|line| match (line.split_once("gress: "), line.split_once("{\"attached\"")) {
+        (Some((place, program)), _) => format!("{place}gress: {}", program.split_once(' ').map_or(program, |it| it.1)),
+        (_, Some((link, xdp))) => format!("{link} {}", xdp.matches("underlay_xdp").count()),
+        _ => line.to_owned(),
     })
 }
 
