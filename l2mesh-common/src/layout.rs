@@ -9,11 +9,26 @@ use crate::{
     },
 };
 
-/// Raised whenever a type below changes; pins of another layout are not adopted.
-pub const LAYOUT_VERSION: u32 = 3;
+/// Raised whenever a map comes, goes, or changes its format. Pins of another layout are adopted where [`format`] allows it.
+pub const LAYOUT_VERSION: u32 = if OTHER { 1_000_000 } else { 3 };
+
+/// In the build that stands for a later version of l2mesh in the tests of upgrades.
+const OTHER: bool = cfg!(feature = "other-layout");
+
+/// The layout version in which what a map holds, or what that means, last changed. Upgrades and rollbacks keep the maps for which both
+/// versions name the same, so raise it with the type, or what they read is nonsense.
+///
+/// Not for `META` and `LABELS`: those every version has to be able to read, and a change there ends all upgrades in place.
+#[must_use]
+pub fn format(map: &str) -> u32 {
+    match map {
+        "FDB" if OTHER => LAYOUT_VERSION,
+        _ => 3,
+    }
+}
 
 macro_rules! shared {
-    ($($type:ty => $size:literal,)*) => {$(
+    ($($type:ty => $size:expr,)*) => {$(
         const _: () = assert!(size_of::<$type>() == $size);
         const _: fn() = || { fn is_pod<T: bytemuck::Pod>() {} is_pod::<$type>(); };
 
@@ -33,7 +48,7 @@ shared! {
     Change => 24,
     Counter => 16,
     Event => 24,
-    FdbEntry => 40,
+    FdbEntry => if cfg!(feature = "other-layout") { 48 } else { 40 },
     FdbKey => 12,
     FloodList => 1032,
     Label => 248,

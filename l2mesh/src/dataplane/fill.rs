@@ -291,7 +291,7 @@ fn write_labels(tables: &mut Tables, view: &View) -> anyhow::Result<()> {
     let vnis: HashSet<u32> = view.networks.iter().map(|network| network.vni).collect();
     let stays = |key: &LabelKey| match key.kind {
         // What is recorded of a bridge says what to leave.
-        LabelKey::FACT | LabelKey::BRIDGE => true,
+        LabelKey::FACT | LabelKey::BRIDGE | LabelKey::FORMAT => true,
         LabelKey::TRANSMIT => vnis.contains(&key.id),
         _ => false,
     };

@@ -21,6 +21,8 @@ use nix::{
 };
 
 const BPFFS: &str = "/sys/fs/bpf";
+/// What the names of directories begin with that are no meshes of their own (see `migrate`).
+const BESIDE: &str = "next-";
 /// How the first network namespace is called.
 const FIRST: &str = "init";
 /// Where pins are unless `--pin-dir` says otherwise.
@@ -109,6 +111,26 @@ impl PinDir {
             found.extend(directories(&namespace)?.into_iter().map(|path| Self { path }));
         }
         Ok(found)
+    }
+
+    /// Where what is to take this one's place is made.
+    pub(crate) fn beside(&self) -> Self {
+        Self { path: self.path.with_file_name(format!("{BESIDE}{}", name(&self.path))) }
+    }
+
+    /// Removes the pins, and detaches nothing: others hold the same.
+    pub(crate) fn forget(&self) -> anyhow::Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", self.path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The names of all pins.
+    pub(crate) fn names(&self) -> anyhow::Result<Vec<String>> {
+        Ok(entries(&self.path)?.iter().map(|path| name(path)).collect())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -324,7 +346,8 @@ fn name(path: &Path) -> String {
 }
 
 fn directories(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    Ok(entries(path)?.into_iter().filter(|path| path.is_dir()).collect())
+    let is_mesh = |path: &PathBuf| path.is_dir() && !name(path).starts_with(BESIDE);
+    Ok(entries(path)?.into_iter().filter(is_mesh).collect())
 }
 
 fn entries(path: &Path) -> anyhow::Result<Vec<PathBuf>> {

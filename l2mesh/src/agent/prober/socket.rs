@@ -54,7 +54,7 @@ impl<T> Control<T> {
     fn new(level: libc::c_int, kind: libc::c_int, value: T) -> Self {
         // SAFETY: numbers only.
         let mut header: libc::cmsghdr = unsafe { MaybeUninit::zeroed().assume_init() };
-        header.cmsg_len = size_of::<libc::cmsghdr>() + size_of::<T>();
+        header.cmsg_len = (size_of::<libc::cmsghdr>() + size_of::<T>()) as _;
         header.cmsg_level = level;
         header.cmsg_type = kind;
         Self { header, value, padding: 0 }
@@ -186,7 +186,7 @@ fn aim<A, T>(message: &mut libc::msghdr, to: &mut A, from: &mut Control<T>) {
     message.msg_name = ptr::from_mut(to).cast();
     message.msg_namelen = libc::socklen_t::try_from(size_of::<A>()).unwrap_or(0);
     message.msg_control = ptr::from_mut(from).cast();
-    message.msg_controllen = Control::<T>::LEN;
+    message.msg_controllen = Control::<T>::LEN as _;
 }
 
 /// Takes one error off the queue.
