@@ -13,6 +13,8 @@ mod error;
 mod families;
 mod file;
 mod flags;
+#[cfg(test)]
+mod fuzz;
 mod host;
 mod kernel_mode;
 mod network;
