@@ -26,6 +26,7 @@ pub mod control;
 pub mod crowd;
 mod delay;
 pub mod dhcp;
+pub mod doctor;
 mod ethtool;
 mod fabric;
 pub mod fates;
