@@ -50,16 +50,28 @@ impl Host {
     /// Panics unless everything is as it was.
     #[track_caller]
     pub fn assert_state(&self, before: &State) {
-        let now = self.state();
-        let show =
-            |lines: &mut dyn Iterator<Item = &String>| lines.fold(String::new(), |all, line| all + "\n  " + line);
-        let gone = show(&mut before.0.difference(&now.0));
-        let new = show(&mut now.0.difference(&before.0));
-        assert!(gone.is_empty() && new.is_empty(), "{}: gone:{gone}\nnew:{new}", self.name());
+        self.state().assert_is(before);
     }
 }
 
 impl State {
+    /// Panics unless it is the same as another.
+    #[track_caller]
+    pub fn assert_is(&self, before: &Self) {
+        let now = self;
+        let show =
+            |lines: &mut dyn Iterator<Item = &String>| lines.fold(String::new(), |all, line| all + "\n  " + line);
+        let gone = show(&mut before.0.difference(&now.0));
+        let new = show(&mut now.0.difference(&before.0));
+        assert!(gone.is_empty() && new.is_empty(), "gone:{gone}\nnew:{new}");
+    }
+
+    /// With every line changed.
+    #[must_use]
+    pub fn map_lines(self, change: impl Fn(&str) -> String) -> Self {
+        Self(self.0.iter().map(|line| change(line)).collect())
+    }
+
     /// The lines in which `word` stands.
     #[must_use]
     pub fn lines(&self, word: &str) -> Vec<&str> {

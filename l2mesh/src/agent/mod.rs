@@ -8,6 +8,7 @@ pub(crate) use ageing::coarse_now_ns;
 pub(crate) mod control;
 mod events;
 mod file_watch;
+pub(crate) mod fingerprints;
 mod identity;
 mod journal;
 mod kernel_mode;
@@ -20,7 +21,8 @@ mod path_mtu;
 mod paths;
 mod prober;
 mod reload;
-mod self_test;
+
+pub(crate) mod self_test;
 pub(crate) mod signals;
 pub(crate) mod start;
 mod wishes;
@@ -32,7 +34,7 @@ use std::{
 
 use anyhow::Context as _;
 use l2mesh_common::tables::{Fact, PeerId};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, interval_at, sleep_until};
 
 use self::{
     file_watch::FileWatch,
@@ -47,6 +49,7 @@ use crate::{
     dataplane::{
         devices::Devices, fill::Paths, hooks, object::Object, pins::PinDir, tables::Tables, teardown, view::View,
     },
+    service,
     underlay::{self, Netlink, complaints::Complaints, watch::Watch},
 };
 
@@ -162,6 +165,10 @@ pub(crate) struct Agent {
     targets: Vec<Target>,
     /// What was last said of its lateness.
     told_lateness: String,
+    /// What the service manager was told last.
+    told_status: String,
+    /// Peers of which it was said that their configuration is another one.
+    told_differences: fingerprints::Told,
 }
 
 /// Why the agent ends.
@@ -179,6 +186,7 @@ impl Agent {
     pub(crate) async fn run(mut self, signals: &mut Signals) -> anyhow::Result<()> {
         let end = self.serve(signals).await.context("the mesh keeps forwarding without an agent: attach again")?;
         self.prober = None;
+        service::stopping();
         match end {
             End::Signal if self.persist => {
                 log::info!(
@@ -207,6 +215,9 @@ impl Agent {
         let periods =
             [OVERLAY_CHECK, NEWS, REFRESH, FIREWALL_CHECK, ageing_period, own_hooks::PAUSE, own_hooks::LOOK_AROUND];
         let [mut overlay, mut news, mut refresh, mut firewall, mut ageing, mut hook, mut busy] = periods.map(ticks);
+        let pet_period = service::pet_period();
+        let mut pet = pet_period.map_or_else(|| interval(REFRESH), interval);
+        pet.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut settled: Option<Instant> = None;
         let mut settle = SETTLE;
         loop {
@@ -236,6 +247,7 @@ impl Agent {
                     settle = SETTLE.max(4 * start.elapsed());
                     self.endure(done)?;
                 }
+                _ = pet.tick(), if pet_period.is_some() => service::pet(),
                 event = Prober::next(&mut self.prober) => {
                     let done = self.follow_prober(&event);
                     self.endure(done)?;
@@ -258,7 +270,10 @@ impl Agent {
                 }
                 _ = news.tick() => {
                     self.check_pins();
+                    self.tell_status();
                     let done = self.tell_events().and_then(|()| self.tell_lateness()).and_then(|()| self.check_metadata());
+                    self.endure(done)?;
+                    let done = self.compare_fingerprints();
                     self.endure(done)?;
                 }
                 _ = refresh.tick() => {
@@ -295,6 +310,15 @@ impl Agent {
             log::warn!("trying again: {error:#}");
         }
         Ok(())
+    }
+
+    /// What `systemctl status` shows, when that has changed.
+    fn tell_status(&mut self) {
+        let line = self.up_line();
+        if line != self.told_status {
+            service::status(&line);
+            self.told_status = line;
+        }
     }
 
     /// With its pins the programs are gone from the interfaces, and nothing else says so.

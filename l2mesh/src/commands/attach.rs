@@ -9,6 +9,7 @@ use crate::{
     },
     cli::AttachArgs,
     config::{ConfigErrors, Document, Mesh},
+    service,
 };
 
 /// Runs until SIGINT, SIGTERM or `l2mesh detach`.
@@ -26,6 +27,7 @@ pub(crate) async fn run(args: &AttachArgs, pin_root: &Path) -> anyhow::Result<()
     if let Err(error) = writeln!(stdout, "{}", agent.up_line()).and_then(|()| stdout.flush()) {
         log::debug!("cannot write to stdout: {error}");
     }
+    service::ready(&agent.up_line());
     Box::pin(agent.run(&mut signals)).await
 }
 

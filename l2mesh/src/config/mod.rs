@@ -12,6 +12,7 @@ mod edit;
 mod error;
 mod families;
 mod file;
+mod fingerprint;
 mod flags;
 #[cfg(test)]
 mod fuzz;
