@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use l2mesh_tests::changing::{Changing, With};
+use l2mesh_tests::changing::{Changing, ShortcutWatch, With};
 use l2mesh_tests::flow::{Flow, FlowReport};
 use l2mesh_tests::{Agent, Host, Paths, Way, traffic, wait_for};
 use nix::sys::signal::Signal;
@@ -44,6 +44,14 @@ fn macs_behind_b(a: &Host) -> Vec<String> {
     rows.map(|row| row["mac"].to_string()).collect()
 }
 
+/// How many probes the agent says that it has sent to b directly since it began.
+#[track_caller]
+fn probes_to_b(a: &Host) -> u64 {
+    let all = a.l2mesh(&["maps", "paths", "--json"]);
+    let row = all["paths"].as_array().into_iter().flatten().find(|row| row["peer"] == "b" && row["relay"].is_null());
+    row.and_then(|row| row["probes"].as_u64()).unwrap_or_else(|| panic!("no direct path to b: {all}"))
+}
+
 /// Reloads so often under numbered datagrams both ways.
 #[track_caller]
 fn under_traffic(mode: &str, reloads: usize, rate: u64) {
@@ -68,12 +76,17 @@ fn under_traffic(mode: &str, reloads: usize, rate: u64) {
     let received = a.counter("received");
     let flows = [(a, b, [10, 8, 0, 2]), (b, a, [10, 8, 0, 1])];
     let flows = flows.map(|(from, to, address)| Flow::start(from, to, address, rate / 2));
-    let used = memory(pid);
+    a.wait_transmit("egress shortcut");
+    let (used, shortcut, probes) = (memory(pid), ShortcutWatch::start(a, "l2m10"), probes_to_b(a));
     for _ in 0..reloads.div_ceil(FILES.len()) {
         cycle();
         flows.iter().for_each(|flow| flow.wait_more(rate / 100));
     }
     let more = memory(pid).saturating_sub(used);
+    let (looks, closed) = shortcut.stop();
+    assert!(looks > 100 && closed == 0, "the shortcut was closed {closed} of {looks} times");
+    let sent = probes_to_b(a);
+    assert!(sent >= probes + 5, "the prober has forgotten what it knew of b: {sent} probes, {probes} before");
     let reports: [FlowReport; 2] = flows.map(Flow::stop);
     println!("{mode}: {more} KiB more of {used}");
     for report in &reports {
@@ -173,7 +186,7 @@ fn a_path_through_a_relay_goes_on() {
     paths.wait_way(b, &Way::Via("c".to_owned()), LIMIT);
     Paths::of(b).wait_way(a, &Way::Via("c".to_owned()), LIMIT);
     let nonces = || [0, 1].map(|place| paths.path(b, place).0.nonce);
-    let before = nonces();
+    let (before, probes) = (nonces(), probes_to_b(a));
     let flow = Flow::start(a, b, [10, 8, 0, 2], 5_000);
     for nth in 0..6 {
         mesh.write(&With { dmz: nth % 2 == 0, address: nth % 3 == 0, ..with });
@@ -185,6 +198,8 @@ fn a_path_through_a_relay_goes_on() {
     println!("{report:?}");
     report.assert_whole();
     assert_eq!(nonces(), before);
+    let sent = probes_to_b(a);
+    assert!(sent >= probes + 3, "the prober has forgotten what it knew of b: {sent} probes, {probes} before");
     legs.iter_mut().for_each(l2mesh_tests::Leg::heal);
     paths.wait_way(b, &Way::Direct, LIMIT);
 }
