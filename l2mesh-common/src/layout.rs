@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Raised whenever a type below changes; pins of another layout are not adopted.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 macro_rules! shared {
     ($($type:ty => $size:literal,)*) => {$(
@@ -47,12 +47,12 @@ shared! {
     NextHop => 104,
     PathLimit => 16,
     PathNote => 48,
-    PathRx => 32,
+    PathRx => 40,
     PathTx => 48,
     Peer => 240,
     PeerCounter => 32,
     Port => 24,
-    Settings => 108,
+    Settings => 116,
     Stays => 136,
     VtepAddress => 16,
 }

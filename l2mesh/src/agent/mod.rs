@@ -6,6 +6,7 @@ mod ageing;
 pub(crate) use ageing::coarse_now_ns;
 pub(crate) mod control;
 mod events;
+pub(crate) mod fingerprints;
 mod identity;
 mod journal;
 mod kernel_mode;
@@ -16,7 +17,7 @@ mod own_hooks;
 mod path_mtu;
 mod paths;
 mod prober;
-mod self_test;
+pub(crate) mod self_test;
 pub(crate) mod signals;
 pub(crate) mod start;
 
@@ -133,6 +134,8 @@ pub(crate) struct Agent {
     targets: Vec<Target>,
     /// What was last said of its lateness.
     told_lateness: String,
+    /// Peers of which it was said that their configuration is another one.
+    told_differences: fingerprints::Told,
 }
 
 /// Why the agent ends.
@@ -225,6 +228,8 @@ impl Agent {
                 _ = news.tick() => {
                     self.check_pins();
                     let done = self.tell_events().and_then(|()| self.tell_lateness()).and_then(|()| self.check_metadata());
+                    self.endure(done)?;
+                    let done = self.compare_fingerprints();
                     self.endure(done)?;
                 }
                 _ = refresh.tick() => {

@@ -9,6 +9,7 @@
 mod error;
 mod families;
 mod file;
+mod fingerprint;
 mod flags;
 mod host;
 mod kernel_mode;
