@@ -24,6 +24,7 @@ pub mod clock;
 pub mod crowd;
 mod delay;
 pub mod dhcp;
+pub mod doctor;
 mod ethtool;
 mod fabric;
 pub mod fates;

@@ -4,6 +4,7 @@ pub(crate) mod attach;
 pub(crate) mod check;
 mod clock;
 pub(crate) mod detach;
+pub(crate) mod doctor;
 pub(crate) mod import;
 pub(crate) mod maps;
 mod output;
