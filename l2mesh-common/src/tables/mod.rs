@@ -21,11 +21,15 @@
 //! | `CALLS` | program array | [`CALL_TOO_BIG`] | program | agent |
 //! | `PATH_TX` | array, mapped | [`path_slot`] | [`PathTx`] | agent |
 //! | `PATH_RX` | array, mapped | [`path_slot`] | [`PathRx`] | kernel |
+//! | `FINGERPRINTS` | array, mapped | [`path_slot`] | u64: the far end's [`Fingerprint`] in its latest answer | kernel |
 //! | `PATH_NOTES` | array, mapped | [`path_slot`] | [`PathNote`] | agent, for readers |
 //! | `HISTORY` | array, mapped | n | [`Change`] | agent, for readers |
 //! | `NODES` | hash | node id | peer, or [`OWN_NODE`] | agent |
 //! | `RELAYED` | hash | VNI | [`Members`] | agent, on a relay |
+//! | `CAPTURE` | array, mapped | 0 | [`CaptureFilter`] | `l2mesh capture`; kernel counts what is lost |
+//! | `CAPTURED` | perf event array | CPU | [`CaptureRecord`] and a frame | kernel |
 
+mod capture;
 mod fdb;
 mod labels;
 mod limits;
@@ -36,6 +40,7 @@ mod peer;
 use bytemuck::{Pod, Zeroable};
 
 pub use self::{
+    capture::{ANYBODY, CaptureFilter, CaptureRecord, Point, Seen},
     fdb::{Event, FdbEntry, FdbKey},
     labels::{Fact, Label, LabelKey},
     limits::{BUCKET_SLOTS, Bucket, BucketKey, MemberKey, MemberMacs, STAYS_SLOTS},

@@ -147,7 +147,7 @@ impl Control {
         // SAFETY: the kernel reads and writes `request` and, through its pointer, `command`. Both
         // live until it returns; it copies octet by octet, and the lengths that the callers put into
         // the command are those of the slice.
-        let result = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+        let result = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
         Errno::result(result).map(drop)
     }
 }
