@@ -49,10 +49,12 @@ pub(crate) enum Heard {
     Refused { from: IpAddr, port: u16 },
 }
 
-/// A packet socket on all interfaces of the calling thread's namespace.
+/// A packet socket on all interfaces of the calling thread's namespace. What is not ICMP counts on one of them only: inside a
+/// network there may be ARP and VXLAN too.
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: OwnedFd,
+    ifindex: u32,
 }
 
 impl Listener {
@@ -60,19 +62,19 @@ impl Listener {
     ///
     /// # Errors
     /// The kernel gives no such socket.
-    pub(crate) fn for_control() -> Result<Self, Error> {
-        Self::open(&control_filter())
+    pub(crate) fn for_control(ifindex: u32) -> Result<Self, Error> {
+        Self::open(ifindex, &control_filter())
     }
 
     /// Listens for short UDP datagrams to this port.
     ///
     /// # Errors
     /// The kernel gives no such socket.
-    pub(crate) fn for_udp(port: u16) -> Result<Self, Error> {
-        Self::open(&udp_filter(port))
+    pub(crate) fn for_udp(ifindex: u32, port: u16) -> Result<Self, Error> {
+        Self::open(ifindex, &udp_filter(port))
     }
 
-    fn open(filter: &[libc::sock_filter]) -> Result<Self, Error> {
+    fn open(ifindex: u32, filter: &[libc::sock_filter]) -> Result<Self, Error> {
         let fault = |errno| Error::new("listen on the interfaces", errno);
         // Protocol 0 hears nothing until the filter is there.
         // SAFETY: numbers only.
@@ -90,7 +92,7 @@ impl Listener {
         // SAFETY: the address lives until here and is as long as said.
         let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length_of(&address)) };
         Errno::result(bound).map_err(fault)?;
-        Ok(Self { socket })
+        Ok(Self { socket, ifindex })
     }
 
     /// All that arrived since the last time.
@@ -114,8 +116,10 @@ impl Listener {
             };
             let Ok(octets) = usize::try_from(received) else { return all };
             let packet = room.get(..octets).unwrap_or_default();
+            let is_here = from.sll_ifindex == self.ifindex.cast_signed();
+            let counts = |heard: &Heard| is_here || matches!(heard, Heard::Echo { .. } | Heard::Refused { .. });
             if from.sll_pkttype != PACKET_OUTGOING {
-                all.extend(parse(u16::from_be(from.sll_protocol), packet));
+                all.extend(parse(u16::from_be(from.sll_protocol), packet).filter(counts));
             }
         }
     }
@@ -346,7 +350,7 @@ mod tests {
         let long = [0; 300];
         a.block_on(async || {
             let (control, udp) =
-                (Listener::for_control().expect("a socket"), Listener::for_udp(4789).expect("a socket"));
+                (Listener::for_control(va).expect("a socket"), Listener::for_udp(va, 4789).expect("a socket"));
             for (target, answer) in
                 [("10.9.0.2", Heard::Echo { from: ip("10.9.0.2") }), ("fd99::2", Heard::Echo { from: ip("fd99::2") })]
             {
