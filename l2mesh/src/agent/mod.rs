@@ -21,7 +21,6 @@ mod path_mtu;
 mod paths;
 mod prober;
 mod reload;
-
 pub(crate) mod self_test;
 pub(crate) mod signals;
 pub(crate) mod start;
@@ -165,10 +164,10 @@ pub(crate) struct Agent {
     targets: Vec<Target>,
     /// What was last said of its lateness.
     told_lateness: String,
-    /// What the service manager was told last.
-    told_status: String,
     /// Peers of which it was said that their configuration is another one.
     told_differences: fingerprints::Told,
+    /// What the service manager was told last.
+    told_status: String,
 }
 
 /// Why the agent ends.
