@@ -131,7 +131,14 @@ impl Machine {
     pub fn try_run(&self, program: &str, args: &[impl AsRef<OsStr>]) -> Output {
         let output = Command::new("nsenter")
             .args(["--target", &self.pid, "--mount", "--pid", "--uts", "--ipc", "--cgroup", "--net", "--"])
-            .args(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "HOME=/root", "DEBIAN_FRONTEND=noninteractive"])
+            .args([
+                "env",
+                "-i",
+                "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+                "LANG=C.UTF-8",
+                "HOME=/root",
+                "DEBIAN_FRONTEND=noninteractive",
+            ])
             .arg(program)
             .args(args)
             .output()

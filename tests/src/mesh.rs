@@ -58,7 +58,13 @@ impl Host {
     /// [`Self::attach_in`] of another build of l2mesh.
     #[must_use = "dropping the agent ends it"]
     #[track_caller]
-    pub fn attach_by(&self, binary: &std::path::Path, environment: &[(&str, &str)], interface: &str, args: &[&str]) -> Agent {
+    pub fn attach_by(
+        &self,
+        binary: &std::path::Path,
+        environment: &[(&str, &str)],
+        interface: &str,
+        args: &[&str],
+    ) -> Agent {
         let mut process = self.spawn_binary(binary, environment, &[&["attach", "--iface", interface], args].concat());
         let what = format!("l2mesh attach on {}", self.name());
         let up = wait_for(&what, UP_LIMIT, || {
@@ -249,7 +255,16 @@ pub fn sentence(output: &Output) -> String {
 pub fn other_layout() -> PathBuf {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = std::process::Command::new(cargo);
-    command.args(["build", "--quiet", "--package", "l2mesh", "--features", "other-layout", "--bin", "l2mesh-other-layout"]);
+    command.args([
+        "build",
+        "--quiet",
+        "--package",
+        "l2mesh",
+        "--features",
+        "other-layout",
+        "--bin",
+        "l2mesh-other-layout",
+    ]);
     // As .cargo/config.toml has it, and not what cargo told the tests.
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).env("RUSTC_BOOTSTRAP", "1");
     let status = command.status().expect("cargo");

@@ -66,7 +66,11 @@ impl Two {
     fn wait_new_agent(&self, before: u32) {
         wait_for("another agent", LIMIT, || {
             let (pid, state) = (self.pid(), self.property("ActiveState"));
-            if pid != before && pid != 0 && state == "active" { Ok(()) } else { Err(format!("{pid} {state}\n{}", self.machine.journal())) }
+            if pid != before && pid != 0 && state == "active" {
+                Ok(())
+            } else {
+                Err(format!("{pid} {state}\n{}", self.machine.journal()))
+            }
         });
     }
 }
@@ -74,8 +78,14 @@ impl Two {
 #[test]
 fn the_sandbox() {
     let two = Two::new("sandbox");
-    let analysis = two.machine.try_run("systemd-analyze", &["security", "--offline=true", "/etc/systemd/system/l2mesh@.service"]).stdout;
-    let score = analysis.rsplit_once("exposure level for ").and_then(|(_, rest)| rest.split_whitespace().nth(1)).and_then(|it| it.parse::<f64>().ok());
+    let analysis = two
+        .machine
+        .try_run("systemd-analyze", &["security", "--offline=true", "/etc/systemd/system/l2mesh@.service"])
+        .stdout;
+    let score = analysis
+        .rsplit_once("exposure level for ")
+        .and_then(|(_, rest)| rest.split_whitespace().nth(1))
+        .and_then(|it| it.parse::<f64>().ok());
     assert!(score.is_some_and(|score| score <= EXPOSURE), "{score:?}\n{analysis}");
 
     two.start();
@@ -94,7 +104,10 @@ fn the_sandbox() {
     let threads = two.machine.run(&format!("chrt --pid --all-tasks {pid}"));
     assert_eq!(threads.contains("SCHED_RR"), limits.contains(" 1 "), "{limits}{threads}");
     let sockets = two.machine.run(&format!("ls -l /proc/{pid}/fd; cat /proc/net/raw /proc/net/raw6"));
-    assert!(sockets.lines().filter(|line| line.contains(":0001 ") || line.contains(":003A ")).count() == 2, "{sockets}");
+    assert!(
+        sockets.lines().filter(|line| line.contains(":0001 ") || line.contains(":003A ")).count() == 2,
+        "{sockets}"
+    );
     assert_eq!(two.machine.run("cat /proc/sys/net/ipv6/conf/l2p10/disable_ipv6").trim(), "1");
     // What it says has a priority and no time of its own.
     // A change of the file is taken up; a file that is no configuration fails the reload and changes nothing.
@@ -109,12 +122,19 @@ fn the_sandbox() {
     two.machine.run(&format!("systemctl reload {UNIT}"));
     assert!(two.a.try_link("l2m11").is_none() && two.property("ActiveState") == "active");
     two.assert_works();
-    let log = two.machine.run(&format!("journalctl --no-pager --output=json --output-fields=PRIORITY,MESSAGE --unit={UNIT}"));
+    let log =
+        two.machine.run(&format!("journalctl --no-pager --output=json --output-fields=PRIORITY,MESSAGE --unit={UNIT}"));
     let own: Vec<&str> = log.lines().filter(|line| line.contains("firewall") || line.contains("up: node")).collect();
     assert!(!own.is_empty() && own.iter().all(|line| line.contains("\"6\"") && !line.contains("[20")), "{log}");
-    let bad: Vec<&str> = log.lines().filter(|line| ["\"0\"", "\"1\"", "\"2\"", "\"3\"", "\"4\""].iter().any(|it| line.contains(&format!("\"PRIORITY\":{it}")))).collect();
+    let bad: Vec<&str> = log
+        .lines()
+        .filter(|line| {
+            ["\"0\"", "\"1\"", "\"2\"", "\"3\"", "\"4\""].iter().any(|it| line.contains(&format!("\"PRIORITY\":{it}")))
+        })
+        .collect();
     // The file that was no configuration, by reload and by `--watch`.
-    let bad: Vec<&&str> = bad.iter().filter(|line| !line.contains("mesh.toml") && !line.contains("Reload failed")).collect();
+    let bad: Vec<&&str> =
+        bad.iter().filter(|line| !line.contains("mesh.toml") && !line.contains("Reload failed")).collect();
     assert!(bad.is_empty(), "{bad:?}");
     assert!(two.property("StatusText").starts_with("up: node a on eth0"), "{}", two.property("StatusText"));
 }
@@ -143,6 +163,8 @@ fn restarts_and_a_hung_agent() {
     }
     let journal = two.machine.journal();
     assert!(journal.contains("Watchdog timeout (limit 1s)"), "{journal}");
+    // Killed and hung, and never for nothing.
+    assert_eq!(two.property("NRestarts"), "2", "{journal}");
     // Stopped, it leaves the mesh; that is removed by name.
     two.machine.run(&format!("systemctl stop {UNIT}"));
     pass();

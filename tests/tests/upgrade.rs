@@ -46,8 +46,7 @@ impl Two {
     fn held(&self, agent: &mut Agent, is_alone: bool) -> Held {
         let pid = agent.process().pid();
         let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("a live agent").count();
-        let objects =
-            is_alone.then(|| [loaded_programs().count(), loaded_maps().count(), loaded_links().count()]);
+        let objects = is_alone.then(|| [loaded_programs().count(), loaded_maps().count(), loaded_links().count()]);
         Held { state: without_ids(&self.a), descriptors, objects }
     }
 }
@@ -96,7 +95,11 @@ fn run(mode: &str, kills: usize, restarts: usize, upgrades: usize, rate: u64, is
             let start = std::time::Instant::now();
             if is_event {
                 build = if event == Event::Upgrade { 1 - build } else { build };
-                if event == Event::Kill { agent.kill() } else { agent.stop() }
+                if event == Event::Kill {
+                    agent.kill()
+                } else {
+                    agent.stop()
+                }
                 agent = two.attach(&two.a, &builds[build], mode);
                 took = start.elapsed();
             } else {
@@ -111,7 +114,10 @@ fn run(mode: &str, kills: usize, restarts: usize, upgrades: usize, rate: u64, is
             }
         }
     }
-    println!("{mode}: {} late with events, {} without; TCP silent for {:?} and {:?}", late[1], late[0], silence[1], silence[0]);
+    println!(
+        "{mode}: {} late with events, {} without; TCP silent for {:?} and {:?}",
+        late[1], late[0], silence[1], silence[0]
+    );
     // Softirqs that change their processor let some overtake others with and without events.
     assert!(late[1] <= 2 * late[0] + 100, "{late:?}");
     if let Some(bulk) = bulk {

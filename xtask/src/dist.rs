@@ -50,7 +50,16 @@ pub(crate) fn run(args: &DistArgs) -> anyhow::Result<()> {
     }
     l2mesh()?;
     let mut test = command();
-    test.args(["test", "--package", "l2mesh-tests", "--test", "package", "--", "--include-ignored", "--test-threads=1"]);
+    test.args([
+        "test",
+        "--package",
+        "l2mesh-tests",
+        "--test",
+        "package",
+        "--",
+        "--include-ignored",
+        "--test-threads=1",
+    ]);
     status(&mut test)
 }
 
@@ -69,6 +78,8 @@ fn tarball(directory: &Path, package: &Path) -> anyhow::Result<PathBuf> {
     let tree = directory.join(&name);
     status(Command::new("dpkg-deb").arg("--extract").arg(package).arg(&tree))?;
     let tarball = directory.join(format!("{name}.tar.gz"));
-    status(Command::new("tar").args(["--owner=0", "--group=0", "-czf"]).arg(&tarball).arg("-C").arg(directory).arg(&name))?;
+    status(
+        Command::new("tar").args(["--owner=0", "--group=0", "-czf"]).arg(&tarball).arg("-C").arg(directory).arg(&name),
+    )?;
     Ok(tarball)
 }

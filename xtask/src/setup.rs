@@ -29,8 +29,13 @@ const BPF_LINKER: &str = "0.10.4";
 const CARGO_DEB: &str = "3.8.0";
 
 /// What tests of packages call besides.
-const DIST_PROGRAMS: &[(&str, &str)] =
-    &[("ansible-playbook", "ansible-core"), ("fish", "fish"), ("man", "man-db"), ("puppet", "puppet-agent"), ("zsh", "zsh")];
+const DIST_PROGRAMS: &[(&str, &str)] = &[
+    ("ansible-playbook", "ansible-core"),
+    ("fish", "fish"),
+    ("man", "man-db"),
+    ("puppet", "puppet-agent"),
+    ("zsh", "zsh"),
+];
 
 /// Where bpffs belongs.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -124,7 +129,8 @@ fn bpf_linker() -> Result<()> {
 /// The standard library for programs that are linked statically: glibc would want its own shared objects to resolve names.
 fn musl() -> Result<()> {
     const TARGET: &str = "x86_64-unknown-linux-musl";
-    let output = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output().context("rustc")?;
+    let output =
+        Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output().context("rustc")?;
     let directory = String::from_utf8(output.stdout).context("the path of the target")?;
     if fs::read_dir(directory.trim()).is_ok_and(|mut files| files.next().is_some()) {
         return Ok(());

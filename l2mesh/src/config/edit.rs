@@ -308,4 +308,3 @@ fn without_key(table: &mut dyn TableLike, key: &str, name: &str) {
         }
     }
 }
-
