@@ -3,14 +3,14 @@
 use crate::{
     freeze::Stays,
     tables::{
-        Bucket, BucketKey, Change, Counter, Event, FdbEntry, FdbKey, FloodList, Label, LabelKey, MemberKey, MemberMacs,
-        Members, Meta, Metadata, Neighbour, NeighbourKey, Network, NextHop, PathLimit, PathNote, PathRx, PathTx, Peer,
-        PeerCounter, Port, Settings, VtepAddress,
+        Bucket, BucketKey, CaptureFilter, CaptureRecord, Change, Counter, Event, FdbEntry, FdbKey, FloodList, Label,
+        LabelKey, MemberKey, MemberMacs, Members, Meta, Metadata, Neighbour, NeighbourKey, Network, NextHop, PathLimit,
+        PathNote, PathRx, PathTx, Peer, PeerCounter, Port, Settings, VtepAddress,
     },
 };
 
 /// Raised whenever a map comes, goes, or changes its format. Pins of another layout are adopted where [`format`] allows it.
-pub const LAYOUT_VERSION: u32 = if OTHER { 1_000_000 } else { 3 };
+pub const LAYOUT_VERSION: u32 = if OTHER { 1_000_000 } else { 4 };
 
 /// In the build that stands for a later version of l2mesh in the tests of upgrades.
 const OTHER: bool = cfg!(feature = "other-layout");
@@ -23,6 +23,7 @@ const OTHER: bool = cfg!(feature = "other-layout");
 pub fn format(map: &str) -> u32 {
     match map {
         "FDB" if OTHER => LAYOUT_VERSION,
+        "SETTINGS" | "PATH_RX" => 4,
         _ => 3,
     }
 }
@@ -43,6 +44,8 @@ macro_rules! shared {
 shared! {
     Bucket => 32,
     BucketKey => 16,
+    CaptureFilter => 40,
+    CaptureRecord => 40,
     Change => 24,
     Counter => 16,
     Event => 24,
@@ -62,12 +65,12 @@ shared! {
     NextHop => 104,
     PathLimit => 16,
     PathNote => 48,
-    PathRx => 32,
+    PathRx => 40,
     PathTx => 48,
     Peer => 240,
     PeerCounter => 32,
     Port => 24,
-    Settings => 108,
+    Settings => 116,
     Stays => 136,
     VtepAddress => 16,
 }

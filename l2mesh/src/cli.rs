@@ -1,6 +1,7 @@
 //! The command line: clap types and help texts, no logic.
 
 mod change;
+mod doctor;
 pub(crate) mod service;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use l2mesh_common::wire::Vni;
 
 pub(crate) use self::change::{MacArgs, MacChange, NetworkArgs, NetworkChange, PeerArgs, PeerChange, ReloadArgs};
+pub(crate) use self::doctor::DoctorArgs;
 use crate::{
     config::{MeshFlags, TxHook, duration},
     dataplane::pins::OWN_ROOT,
@@ -54,6 +56,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Measure a path to another node the way data takes it; no agent is needed
     Ping(PingArgs),
+    /// Find out why something does not work, and what to do
+    Doctor(DoctorArgs),
     /// Validate a configuration file
     Check(CheckArgs),
     /// Print the configuration that equals vxlan devices, netplan files or a tinc network
@@ -69,7 +73,10 @@ pub(crate) enum Command {
 impl Command {
     /// True for verbs that change nothing.
     pub(crate) const fn only_reads(&self) -> bool {
-        matches!(self, Self::Maps(_) | Self::Status(_) | Self::Ping(_) | Self::Check(_) | Self::Import(_))
+        matches!(
+            self,
+            Self::Maps(_) | Self::Status(_) | Self::Ping(_) | Self::Doctor(_) | Self::Check(_) | Self::Import(_)
+        )
     }
 }
 

@@ -20,10 +20,13 @@
 #![expect(clippy::must_use_candidate, reason = "a command is often run for its effect alone")]
 
 pub mod capture;
+pub mod changing;
 pub mod clock;
+pub mod control;
 pub mod crowd;
 mod delay;
 pub mod dhcp;
+pub mod doctor;
 mod ethtool;
 mod fabric;
 pub mod fates;

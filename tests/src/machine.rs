@@ -15,7 +15,7 @@ use crate::process::Process;
 use crate::wait::wait_for;
 
 /// How long systemd may take to get up, and a command in it.
-const BOOT_LIMIT: Duration = Duration::from_secs(60);
+const BOOT_LIMIT: Duration = Duration::from_mins(1);
 
 /// Makes the root, then becomes process 1. Everything it writes is in memory. The machine's own kernel settings are read-only, and
 /// what would set clocks, devices or modules is left out.

@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use crate::host::Host;
 
-/// A host's interfaces, addresses, queueing disciplines, filters, attached programs, own pins and agents: one line each.
+/// A host's interfaces, addresses, queueing disciplines, filters, attached programs, own pins, agents and their sockets: one line
+/// each.
 /// Counters and lifetimes are not in it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct State(BTreeSet<String>);
@@ -39,6 +40,7 @@ impl Host {
         }
         lines.extend(self.in_namespace(|| names.iter().flat_map(|name| programs(name)).collect::<Vec<_>>()));
         pins(&self.pin_dir(), &mut lines);
+        pins(&self.sockets(), &mut lines);
         let sockets = self.in_namespace(|| fs::read_to_string("/proc/thread-self/net/unix"));
         let sockets = sockets.expect("the sockets of a namespace");
         lines.extend(sockets.lines().filter_map(|line| Some(format!("agent {}", line.split_once("@l2mesh")?.1))));

@@ -25,7 +25,10 @@
 //! | `HISTORY` | array, mapped | n | [`Change`] | agent, for readers |
 //! | `NODES` | hash | node id | peer, or [`OWN_NODE`] | agent |
 //! | `RELAYED` | hash | VNI | [`Members`] | agent, on a relay |
+//! | `CAPTURE` | array, mapped | 0 | [`CaptureFilter`] | `l2mesh capture`; kernel counts what is lost |
+//! | `CAPTURED` | perf event array | CPU | [`CaptureRecord`] and a frame | kernel |
 
+mod capture;
 mod fdb;
 mod labels;
 mod limits;
@@ -36,6 +39,7 @@ mod peer;
 use bytemuck::{Pod, Zeroable};
 
 pub use self::{
+    capture::{ANYBODY, CaptureFilter, CaptureRecord, Point, Seen},
     fdb::{Event, FdbEntry, FdbKey},
     labels::{Fact, Label, LabelKey},
     limits::{BUCKET_SLOTS, Bucket, BucketKey, MemberKey, MemberMacs, STAYS_SLOTS},
@@ -43,7 +47,7 @@ pub use self::{
     path::{Change, HISTORY_SLOTS, Members, PATH_SLOTS, PING_SLOT, PING_SLOTS, PathNote, PathRx, PathTx, path_slot},
     peer::{FloodList, NextHop, PathLimit, Peer, VtepAddress, Way},
 };
-use crate::wire::{Ipv4Octets, MacAddr};
+use crate::wire::{Fingerprint, Ipv4Octets, MacAddr};
 
 /// Peers of one host, and so the longest flood list.
 pub const MAX_PEERS: usize = 512;
@@ -118,6 +122,8 @@ pub struct Settings {
     pub flags: u32,
     /// This host's node id.
     pub node_id: u32,
+    /// What this host's configuration says: it goes into answers to probes.
+    pub fingerprint: Fingerprint,
 }
 
 impl Settings {

@@ -8,6 +8,7 @@ pub(crate) use ageing::coarse_now_ns;
 pub(crate) mod control;
 mod events;
 mod file_watch;
+pub(crate) mod fingerprints;
 mod identity;
 mod journal;
 mod kernel_mode;
@@ -20,7 +21,8 @@ mod path_mtu;
 mod paths;
 mod prober;
 mod reload;
-mod self_test;
+
+pub(crate) mod self_test;
 pub(crate) mod signals;
 pub(crate) mod start;
 mod wishes;
@@ -165,6 +167,8 @@ pub(crate) struct Agent {
     told_lateness: String,
     /// What the service manager was told last.
     told_status: String,
+    /// Peers of which it was said that their configuration is another one.
+    told_differences: fingerprints::Told,
 }
 
 /// Why the agent ends.
@@ -269,6 +273,8 @@ impl Agent {
                     self.check_pins();
                     self.tell_status();
                     let done = self.tell_events().and_then(|()| self.tell_lateness()).and_then(|()| self.check_metadata());
+                    self.endure(done)?;
+                    let done = self.compare_fingerprints();
                     self.endure(done)?;
                 }
                 _ = refresh.tick() => {

@@ -213,6 +213,7 @@ async fn build(
         targets: Vec::new(),
         told_lateness: String::new(),
         told_status: String::new(),
+        told_differences: BTreeMap::new(),
     };
     agent.take_settings();
     agent.arrange(view, underlay.private_port).await?;
@@ -262,17 +263,22 @@ impl Agent {
     }
 }
 
+/// Why a driver is better off without XDP, if it is.
+pub(crate) fn objection_to_xdp(driver: &str) -> Option<String> {
+    if driver == "veth" {
+        return Some("veth copies every frame for XDP".to_owned());
+    }
+    WITHOUT_METADATA.contains(&driver).then(|| format!("the driver {driver} passes no XDP metadata"))
+}
+
 /// TC first, XDP last: with XDP and no TC, inner frames would enter the host's stack as the NIC's own.
 fn attach_underlay(wanted: Mode, object: &mut Object, pins: &PinDir, view: &View) -> anyhow::Result<ReceiveMode> {
     hooks::attach_tc(object, pins, ingress(&view.interface, Tc::Underlay))?;
     let driver = driver(&view.interface).unwrap_or_default();
     let objection = match wanted {
         Mode::Tc => Some("as asked for".to_owned()),
-        Mode::Auto if driver == "veth" => Some("veth copies every frame for XDP".to_owned()),
-        Mode::Auto if WITHOUT_METADATA.contains(&&*driver) => {
-            Some(format!("the driver {driver} passes no XDP metadata"))
-        }
-        _ => None,
+        Mode::Auto => objection_to_xdp(&driver),
+        Mode::Xdp | Mode::Kernel => None,
     };
     let is_automatic = wanted == Mode::Auto;
     if let Some(reason) = objection {

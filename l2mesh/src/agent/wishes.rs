@@ -86,7 +86,7 @@ impl Agent {
         if self.document.is_as_read() {
             log::debug!("{} is as it was read", self.document.name());
         } else {
-            self.wish(Wish { what: What::Reload, why: "the file has changed", answer: None }).await;
+            self.wish(Wish { what: What::Reload, why: "the changed file", answer: None }).await;
         }
     }
 
@@ -103,7 +103,7 @@ impl Agent {
             let (document, mesh) = match self.wanted(&wish.what) {
                 Ok(wanted) => wanted,
                 Err(error) => {
-                    self.tell(wish, Err(error));
+                    Self::tell(wish, Err(error));
                     continue;
                 }
             };
@@ -134,7 +134,7 @@ impl Agent {
     async fn change(&mut self, change: Change, addresses: &Addresses) {
         let Change { wish, document, mesh } = change;
         let outcome = Box::pin(self.try_change(&wish.what, document, &mesh, addresses)).await;
-        self.tell(wish, outcome);
+        Self::tell(wish, outcome);
     }
 
     /// What has changed, and what else there is to say.
@@ -189,8 +189,8 @@ impl Agent {
     }
 
     /// Says what came of it: to whoever waits for that, and in the log.
-    fn tell(&self, wish: Wish, outcome: anyhow::Result<(Vec<String>, Option<String>)>) {
-        let (name, why) = (self.document.name(), wish.why);
+    fn tell(wish: Wish, outcome: anyhow::Result<(Vec<String>, Option<String>)>) {
+        let why = wish.why;
         let reply = match outcome {
             Ok((changes, note)) => {
                 match changes.len() {
@@ -203,7 +203,7 @@ impl Agent {
             }
             Err(error) => {
                 let reason = format!("{error:#}");
-                log::error!("{why}: {name} is not taken up, the mesh stays as it is: {reason}");
+                log::error!("{why} is refused: {reason}");
                 Reply::refusal(reason)
             }
         };

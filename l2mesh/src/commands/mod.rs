@@ -6,6 +6,7 @@ pub(crate) mod check;
 mod clock;
 pub(crate) mod detach;
 pub(crate) mod dist_files;
+pub(crate) mod doctor;
 pub(crate) mod import;
 pub(crate) mod maps;
 mod output;

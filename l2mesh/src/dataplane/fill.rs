@@ -188,6 +188,7 @@ pub(crate) fn write_settings(tables: &mut Tables, view: &View, devices: &Devices
         move_freeze_ms: u32::try_from(view.moves.1.as_millis())?,
         flags: if view.may_relay { Settings::MAY_RELAY } else { 0 } | if view.xdp_tx { Settings::XDP_TX } else { 0 },
         node_id: view.node_id,
+        fingerprint: view.fingerprint,
     };
     if tables.settings.get(&0, 0)? != settings {
         tables.settings.set(0, settings, 0).context("cannot write SETTINGS")?;

@@ -361,7 +361,8 @@ fn entries(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn is_bpffs(path: &Path) -> bool {
+/// True for a place on a BPF file system.
+pub(crate) fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|it| it.filesystem_type() == BPF_FS_MAGIC)
 }
 

@@ -21,7 +21,7 @@ use l2mesh_common::{
 use super::{mapped::Mapped, pins::PinDir};
 
 /// Every map, in the order of the table in `l2mesh_common::tables`.
-pub(crate) const MAPS: [&str; 23] = [
+pub(crate) const MAPS: [&str; 25] = [
     "META",
     "SETTINGS",
     "NETWORKS",
@@ -45,6 +45,8 @@ pub(crate) const MAPS: [&str; 23] = [
     "HISTORY",
     "NODES",
     "RELAYED",
+    "CAPTURE",
+    "CAPTURED",
 ];
 
 /// The maps of one mesh.
