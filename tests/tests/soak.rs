@@ -22,7 +22,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 const GROWTH: u64 = 5;
 
 /// What an agent may say while links are cut: of paths, and of next hops.
-const CAUSED: [&str; 8] = [
+const CAUSED: [&str; 9] = [
+    // One host takes a change up before the other.
+    "its configuration says something else",
     // Whoever comes with the fifth change, and is not there.
     "later (198.51.100.77)",
     "frames go through",
