@@ -173,3 +173,22 @@ fn by_puppet() {
     machine.run("rm -r /root/puppet");
     two.purge(&before);
 }
+
+/// What needs neither package nor machine, where the programs are there.
+#[test]
+fn syntax() {
+    let packaging = root().join("packaging");
+    let checks = [
+        ("ansible-playbook", &["--syntax-check", "--inventory", "ansible/hosts", "ansible/example.yml"][..]),
+        ("puppet", &["parser", "validate", "puppet/l2mesh/manifests/init.pp", "puppet/l2mesh/examples/init.pp"]),
+        ("sh", &["-n", "debian/postinst"]),
+        ("sh", &["-n", "debian/prerm"]),
+        ("sh", &["-n", "debian/postrm"]),
+    ];
+    for (program, args) in checks {
+        match std::process::Command::new(program).args(args).current_dir(&packaging).env("LANG", "C.UTF-8").output() {
+            Ok(output) => assert!(output.status.success(), "{program} {args:?}: {output:?}"),
+            Err(error) => println!("{program}: not checked: {error}"),
+        }
+    }
+}
