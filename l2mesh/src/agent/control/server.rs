@@ -31,7 +31,7 @@ use super::{
 use crate::dataplane::sockets::remove_socket;
 
 /// Who is in this group may ask too, where there is one.
-const GROUP: &str = "l2mesh";
+pub(crate) const GROUP: &str = "l2mesh";
 /// Connections at a time.
 const CONNECTIONS: usize = 32;
 /// The longest request, octets.
