@@ -1,10 +1,13 @@
 //! The command line: clap types and help texts, no logic.
 
+mod capture;
+
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use l2mesh_common::wire::Vni;
 
+pub(crate) use self::capture::CaptureArgs;
 use crate::{
     config::{MeshFlags, TxHook, duration},
     dataplane::pins::OWN_ROOT,
@@ -42,6 +45,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Measure a path to another node the way data takes it; no agent is needed
     Ping(PingArgs),
+    /// Record frames with what became of each; no agent is needed
+    Capture(CaptureArgs),
     /// Validate a configuration file
     Check(CheckArgs),
     /// Print the configuration that equals vxlan devices, netplan files or a tinc network
@@ -51,7 +56,10 @@ pub(crate) enum Command {
 impl Command {
     /// True for verbs that change nothing.
     pub(crate) const fn only_reads(&self) -> bool {
-        matches!(self, Self::Maps(_) | Self::Status(_) | Self::Ping(_) | Self::Check(_) | Self::Import(_))
+        matches!(
+            self,
+            Self::Maps(_) | Self::Status(_) | Self::Ping(_) | Self::Capture(_) | Self::Check(_) | Self::Import(_)
+        )
     }
 }
 
