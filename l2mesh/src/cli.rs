@@ -1,6 +1,9 @@
 //! The command line: clap types and help texts, no logic.
 
 mod capture;
+mod change;
+mod doctor;
+pub(crate) mod service;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -8,6 +11,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use l2mesh_common::wire::Vni;
 
 pub(crate) use self::capture::CaptureArgs;
+pub(crate) use self::change::{MacArgs, MacChange, NetworkArgs, NetworkChange, PeerArgs, PeerChange, ReloadArgs};
+pub(crate) use self::doctor::DoctorArgs;
 use crate::{
     config::{MeshFlags, TxHook, duration},
     dataplane::pins::OWN_ROOT,
@@ -22,7 +27,7 @@ Examples:
   l2mesh status
   l2mesh detach --iface eth0
 
-Only attach and detach change anything, and they need root. Logs go to stderr: RUST_LOG=debug.")]
+Only attach, detach, reload, peer, network and mac change anything, and they need root. Logs go to stderr: RUST_LOG=debug.")]
 pub(crate) struct Cli {
     /// Where maps, programs and links are pinned, in a bpf file system
     #[arg(long, global = true, value_name = "DIR", default_value = OWN_ROOT)]
@@ -39,6 +44,14 @@ pub(crate) enum Command {
     Attach(Box<AttachArgs>),
     /// Remove everything that attach made, also after a crash
     Detach(DetachArgs),
+    /// Have the agent read its configuration again, and print what has changed
+    Reload(ReloadArgs),
+    /// Add or remove a node while the mesh runs
+    Peer(PeerArgs),
+    /// Add or remove a network while the mesh runs
+    Network(NetworkArgs),
+    /// Add or remove static MAC addresses, forget learned ones
+    Mac(MacArgs),
     /// Show what the kernel holds right now; no agent is needed
     Maps(MapsArgs),
     /// Show the mesh at a glance
@@ -47,10 +60,18 @@ pub(crate) enum Command {
     Ping(PingArgs),
     /// Record frames with what became of each; no agent is needed
     Capture(CaptureArgs),
+    /// Find out why something does not work, and what to do
+    Doctor(DoctorArgs),
     /// Validate a configuration file
     Check(CheckArgs),
     /// Print the configuration that equals vxlan devices, netplan files or a tinc network
     Import(ImportArgs),
+    /// Before the service starts: mount bpffs, and open what its sandbox forbids
+    #[command(hide = true)]
+    Prepare,
+    /// Write man pages and completions
+    #[command(hide = true)]
+    DistFiles(service::DistFilesArgs),
 }
 
 impl Command {
@@ -58,7 +79,13 @@ impl Command {
     pub(crate) const fn only_reads(&self) -> bool {
         matches!(
             self,
-            Self::Maps(_) | Self::Status(_) | Self::Ping(_) | Self::Capture(_) | Self::Check(_) | Self::Import(_)
+            Self::Maps(_)
+                | Self::Status(_)
+                | Self::Ping(_)
+                | Self::Capture(_)
+                | Self::Doctor(_)
+                | Self::Check(_)
+                | Self::Import(_)
         )
     }
 }
@@ -109,6 +136,9 @@ Without a file a node is called by the address where the others reach it: give t
     /// Leave the mesh in place when the agent ends
     #[arg(long)]
     pub persist: bool,
+    /// Take up the file whenever it changes, as `l2mesh reload` does
+    #[arg(long, conflicts_with = "vni")]
+    pub watch: bool,
     /// The mesh without a file.
     #[command(flatten)]
     pub mesh: MeshFlags,
@@ -388,6 +418,20 @@ mod tests {
             assert!(parse(&format!("l2mesh maps {table} --json --vni 16")).is_ok(), "{table}");
         }
         assert!(parse("l2mesh maps --watch").is_ok());
+        assert_eq!(attach("--vni 16 --peer 192.0.2.2 --watch").map(|_| ()), Err(ErrorKind::ArgumentConflict));
+        for line in [
+            "reload --iface eth0",
+            "peer add ovh --address 192.0.2.10 --relay --plain --id 7 --network lan --save --iface eth0",
+            "peer del ovh --save",
+            "network add dmz --vni 0x11 --interface d0 --bridge br0 --member a --member b --address a=10.9.0.1/24",
+            "network del dmz",
+            "mac add 52:54:00:12:34:56 --vni 16 --peer ovh --save",
+            "mac del 52:54:00:12:34:56 --vni 16",
+            "mac flush",
+            "mac --iface eth0 flush --vni 16 --peer ovh --mac 52:54:00:12:34:56",
+        ] {
+            assert!(parse(&format!("l2mesh {line}")).is_ok(), "{line}");
+        }
         assert!(parse("l2mesh status --json").is_ok());
         assert!(parse("l2mesh check --config mesh.toml").is_ok());
         assert!(

@@ -6,6 +6,7 @@ mod commands;
 mod config;
 mod dataplane;
 mod import;
+mod service;
 mod underlay;
 
 use std::process::ExitCode;
@@ -16,12 +17,12 @@ use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).format_target(false).init();
+    service::log_to_stderr();
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if cli.command.only_reads() && is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("l2mesh: {error:#}");
+            service::say_failure(&error);
             ExitCode::FAILURE
         }
     }
@@ -33,12 +34,19 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Attach(args) => runtime.block_on(commands::attach::run(args, pins)),
         Command::Detach(args) => runtime.block_on(commands::detach::run(args, pins)),
+        Command::Reload(args) => commands::change::reload(args),
+        Command::Peer(args) => commands::change::peer(args),
+        Command::Network(args) => commands::change::network(args),
+        Command::Mac(args) => commands::change::mac(args),
         Command::Maps(args) => commands::maps::run(args, pins),
         Command::Status(args) => commands::status::run(args, pins),
         Command::Ping(args) => runtime.block_on(commands::ping::run(args, pins)),
         Command::Capture(args) => runtime.block_on(commands::capture::run(args, pins)),
+        Command::Doctor(args) => runtime.block_on(commands::doctor::run(args, pins)),
         Command::Check(args) => commands::check::run(args),
         Command::Import(args) => runtime.block_on(commands::import::run(args)),
+        Command::Prepare => commands::prepare::run(pins),
+        Command::DistFiles(args) => commands::dist_files::run(args),
     }
 }
 

@@ -47,7 +47,7 @@ pub use self::{
     path::{Change, HISTORY_SLOTS, Members, PATH_SLOTS, PING_SLOT, PING_SLOTS, PathNote, PathRx, PathTx, path_slot},
     peer::{FloodList, NextHop, PathLimit, Peer, VtepAddress, Way},
 };
-use crate::wire::{Ipv4Octets, MacAddr};
+use crate::wire::{Fingerprint, Ipv4Octets, MacAddr};
 
 /// Peers of one host, and so the longest flood list.
 pub const MAX_PEERS: usize = 512;
@@ -122,6 +122,8 @@ pub struct Settings {
     pub flags: u32,
     /// This host's node id.
     pub node_id: u32,
+    /// What this host's configuration says: it goes into answers to probes.
+    pub fingerprint: Fingerprint,
 }
 
 impl Settings {

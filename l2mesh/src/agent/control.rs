@@ -1,5 +1,11 @@
 //! One agent per underlay interface: an abstract Unix socket named after the interface's index. It belongs to the network
-//! namespace and is gone with the process, so it can be neither left over nor in another's way.
+//! namespace and is gone with the process, so it can be neither left over nor in another's way. What else an agent can be asked
+//! goes through a socket in the file system, which has permissions (`server`, `client`).
+
+pub(crate) mod client;
+mod peer_groups;
+pub(crate) mod request;
+pub(crate) mod server;
 
 use std::{
     io,
@@ -24,6 +30,8 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
+
+use crate::underlay::processes::is_stopped;
 
 /// What `l2mesh detach` says.
 const STOP: &[u8] = b"stop\n";
@@ -190,6 +198,13 @@ async fn ask(ifindex: u32, patience: Duration) -> anyhow::Result<Option<Vec<Stri
     let mut answer = Vec::new();
     if let Err(error) = stream.write_all(STOP).await {
         log::debug!("the agent hung up: {error}");
+        return Ok(None);
+    }
+    if is_stopped(holder.pid()) {
+        let pid = holder.pid();
+        log::warn!(
+            "process {pid} is the agent and is stopped: what it made is removed without it; `kill -CONT {pid}` lets it end"
+        );
         return Ok(None);
     }
     // As long as something comes, it is at it: to begin the same from the other end would only be in its way.

@@ -3,22 +3,29 @@
 //! The dataplane does not need it from frame to frame: killed, it leaves everything forwarding as it was.
 
 mod ageing;
+mod arrange;
 pub(crate) use ageing::coarse_now_ns;
 pub(crate) mod control;
 mod events;
+mod file_watch;
+pub(crate) mod fingerprints;
 mod identity;
 mod journal;
 mod kernel_mode;
 mod next_hops;
+mod orders;
 mod overlay;
 pub(crate) mod own_address;
 mod own_hooks;
 mod path_mtu;
 mod paths;
 mod prober;
-mod self_test;
+mod reload;
+
+pub(crate) mod self_test;
 pub(crate) mod signals;
 pub(crate) mod start;
+mod wishes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,17 +34,22 @@ use std::{
 
 use anyhow::Context as _;
 use l2mesh_common::tables::{Fact, PeerId};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
 
 use self::{
-    prober::{Prober, Target},
-    signals::Signals,
+    file_watch::FileWatch,
+    prober::{Prober, Retired, Target},
+    signals::{Signals, Wanted},
+    wishes::{What, Wish, Wishes},
 };
 
 use crate::{
+    cli::AttachArgs,
+    config::{Document, Mesh, TxHook},
     dataplane::{
         devices::Devices, fill::Paths, hooks, object::Object, pins::PinDir, tables::Tables, teardown, view::View,
     },
+    service,
     underlay::{self, Netlink, complaints::Complaints, watch::Watch},
 };
 
@@ -75,6 +87,11 @@ pub(crate) struct ReceiveMode {
     pub(crate) reason: String,
 }
 
+impl ReceiveMode {
+    /// Before it is known.
+    const UNDECIDED: Self = Self { receive: Receive::Tc, is_automatic: true, reason: String::new() };
+}
+
 impl std::fmt::Display for ReceiveMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let receive = match self.receive {
@@ -88,6 +105,17 @@ impl std::fmt::Display for ReceiveMode {
 
 /// One mesh, running.
 pub(crate) struct Agent {
+    /// How it was told to attach.
+    args: AttachArgs,
+    /// The configuration in force.
+    mesh: Mesh,
+    /// Which of its nodes this host is.
+    own: usize,
+    /// Its text.
+    document: Document,
+    wishes: Wishes,
+    /// With `--watch`.
+    file_watch: Option<FileWatch>,
     pub(crate) view: View,
     pub(crate) pins: PinDir,
     pub(crate) tables: Tables,
@@ -96,6 +124,8 @@ pub(crate) struct Agent {
     pub(crate) mode: ReceiveMode,
     pub(crate) netlink: Netlink,
     pub(crate) watch: Watch,
+    /// What can be asked of it. Before `control`: it ends before another agent may begin.
+    pub(crate) server: control::server::Server,
     pub(crate) control: control::Control,
     /// Whether the egress shortcut may be used at all.
     pub(crate) may_shortcut: bool,
@@ -129,10 +159,16 @@ pub(crate) struct Agent {
     pub(crate) paths: Paths,
     /// Sends probes, if there is anybody to probe.
     prober: Option<Prober>,
+    /// What it knew, while it does not run.
+    retired: Option<Retired>,
     /// What it was told last.
     targets: Vec<Target>,
     /// What was last said of its lateness.
     told_lateness: String,
+    /// What the service manager was told last.
+    told_status: String,
+    /// Peers of which it was said that their configuration is another one.
+    told_differences: fingerprints::Told,
 }
 
 /// Why the agent ends.
@@ -150,6 +186,7 @@ impl Agent {
     pub(crate) async fn run(mut self, signals: &mut Signals) -> anyhow::Result<()> {
         let end = self.serve(signals).await.context("the mesh keeps forwarding without an agent: attach again")?;
         self.prober = None;
+        service::stopping();
         match end {
             End::Signal if self.persist => {
                 log::info!(
@@ -183,12 +220,21 @@ impl Agent {
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 ticks
             });
+        let pet_period = service::pet_period();
+        let mut pet = pet_period.map_or_else(|| interval(REFRESH), interval);
+        pet.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut settled: Option<Instant> = None;
         let mut settle = SETTLE;
         loop {
             tokio::select! {
-                () = signals.next() => return Ok(End::Signal),
+                wanted = signals.next() => match wanted {
+                    Wanted::End => return Ok(End::Signal),
+                    Wanted::Reload => self.wish(Wish { what: What::Reload, why: "SIGHUP", answer: None }).await,
+                },
                 request = self.control.next() => return Ok(End::Asked(request?)),
+                order = self.server.next() => self.obey(order).await,
+                () = FileWatch::next(&mut self.file_watch) => self.look_at_file().await,
+                found = self.wishes.looked_up() => self.go_on(found).await,
                 change = self.watch.next() => {
                     if self.note(change?) {
                         settled.get_or_insert_with(|| Instant::now() + settle);
@@ -202,6 +248,7 @@ impl Agent {
                     settle = SETTLE.max(4 * start.elapsed());
                     self.endure(done)?;
                 }
+                _ = pet.tick(), if pet_period.is_some() => service::pet(),
                 event = Prober::next(&mut self.prober) => {
                     let done = self.follow_prober(&event);
                     self.endure(done)?;
@@ -224,7 +271,10 @@ impl Agent {
                 }
                 _ = news.tick() => {
                     self.check_pins();
+                    self.tell_status();
                     let done = self.tell_events().and_then(|()| self.tell_lateness()).and_then(|()| self.check_metadata());
+                    self.endure(done)?;
+                    let done = self.compare_fingerprints();
                     self.endure(done)?;
                 }
                 _ = refresh.tick() => {
@@ -263,6 +313,15 @@ impl Agent {
         Ok(())
     }
 
+    /// What `systemctl status` shows, when that has changed.
+    fn tell_status(&mut self) {
+        let line = self.up_line();
+        if line != self.told_status {
+            service::status(&line);
+            self.told_status = line;
+        }
+    }
+
     /// With its pins the programs are gone from the interfaces, and nothing else says so.
     fn check_pins(&mut self) {
         if self.pins.pin("META").exists() {
@@ -289,6 +348,14 @@ impl Agent {
             self.set_mode(Receive::Tc, "the driver passes no XDP metadata")?;
         }
         Ok(())
+    }
+
+    /// Takes up what the configuration says to the agent alone.
+    fn take_settings(&mut self) {
+        let underlay = &self.mesh.underlay;
+        let tx_hook = self.args.tx_hook.unwrap_or(underlay.tx_hook);
+        self.may_shortcut = !self.view.by_kernel && tx_hook == TxHook::Auto;
+        self.fdb_age = underlay.fdb_age;
     }
 
     /// Notes and tells how frames are received from now on.

@@ -16,11 +16,23 @@ use super::{
 use crate::dataplane::view::PeerView;
 
 impl Agent {
-    /// Starts the probes, where there is something to probe.
+    /// Starts the probes, where there is something to probe. What a prober knew that was paused goes on.
     pub(super) fn start_prober(&mut self) -> anyhow::Result<()> {
         self.targets = self.targets_now()?;
-        self.prober = Prober::start(&self.view, &self.tables, &self.targets)?;
+        self.prober = Prober::start(&self.view, &self.tables, &self.targets, self.retired.take())?;
         Ok(())
+    }
+
+    /// Stops the probes until [`Self::start_prober`]: meanwhile no path changes.
+    pub(super) fn pause_prober(&mut self) {
+        let Some(prober) = self.prober.take() else { return };
+        let (retired, untold) = prober.retire();
+        self.retired = retired;
+        for event in untold {
+            if let Err(error) = self.follow_prober(&event) {
+                log::debug!("{error:#}");
+            }
+        }
     }
 
     /// How the peers that are probed are reached.

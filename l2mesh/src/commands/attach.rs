@@ -8,7 +8,8 @@ use crate::{
         start::{require_privileges, start},
     },
     cli::AttachArgs,
-    config::Mesh,
+    config::{ConfigErrors, Document, Mesh},
+    service,
 };
 
 /// Runs until SIGINT, SIGTERM or `l2mesh detach`.
@@ -18,13 +19,20 @@ use crate::{
 pub(crate) async fn run(args: &AttachArgs, pin_root: &Path) -> anyhow::Result<()> {
     require_privileges("attach")?;
     // Before the signals are ours: whoever waits for a pipe that nobody writes to wants to end it.
-    let file = args.config.as_deref().map(Mesh::from_file).transpose()?;
+    let file = args.config.as_deref().map(read).transpose()?;
     let mut signals = Signals::watch()?;
-    let Some(agent) = start(args, file.as_ref(), pin_root, &mut signals).await? else { return Ok(()) };
+    let Some(agent) = start(args, file, pin_root, &mut signals).await? else { return Ok(()) };
     let mut stdout = std::io::stdout();
     // Nobody has to read it: the mesh is up all the same.
     if let Err(error) = writeln!(stdout, "{}", agent.up_line()).and_then(|()| stdout.flush()) {
         log::debug!("cannot write to stdout: {error}");
     }
-    agent.run(&mut signals).await
+    service::ready(&agent.up_line());
+    Box::pin(agent.run(&mut signals)).await
+}
+
+fn read(path: &Path) -> Result<(Document, Mesh), ConfigErrors> {
+    let document = Document::from_file(path)?;
+    let mesh = document.mesh()?;
+    Ok((document, mesh))
 }

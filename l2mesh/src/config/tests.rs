@@ -70,9 +70,9 @@ fn every_key() {
     let probe = Probe { interval, misses: 4, recover: 20, relay_interval: seconds(2), loss_limit: 5 };
     assert_eq!(mesh.probe, probe);
     let [a, b, c] = mesh.nodes.as_slice() else { panic!("three nodes") };
-    assert_eq!((a.id, a.relay, a.probes, a.udp_checksum), (0x00c0_ffee, true, false, true));
+    assert_eq!((a.id, a.relay, a.probes, a.udp_checksum), (0x00c0_ffee, true, true, true));
     assert_eq!(a.from, BTreeMap::from([(1, IpAddr::from([10, 0, 0, 5]))]));
-    assert_eq!((b.id, b.relays.as_deref()), (0xe70c_2de5, Some([0].as_slice())));
+    assert_eq!((b.id, b.probes, b.relays.as_deref()), (0xe70c_2de5, false, Some([0].as_slice())));
     assert_eq!(b.address, Address::Host { name: "b.example.org".into(), resolved: None });
     assert_eq!(c.kind, NodeKind::Vxlan);
     let [lan, other] = mesh.networks.as_slice() else { panic!("two networks") };
@@ -155,6 +155,12 @@ fn ids_are_fnv_1a() {
     for (text, hash) in [("", 0x811c_9dc5), ("a", 0xe40c_292c), ("foobar", 0xbf9c_f968)] {
         assert_eq!(text::fnv_1a_32(text), hash, "{text}");
     }
+}
+
+#[test]
+fn relays_of_a_large_mesh_are_asked_less_often() {
+    let tenths = |nodes| Probe::of_mesh(nodes).relay_interval.as_millis() / 100;
+    assert_eq!([0, 3, 128, 192, 256, 512].map(tenths), [50, 50, 50, 75, 100, 200]);
 }
 
 #[test]

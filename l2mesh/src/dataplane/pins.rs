@@ -21,8 +21,14 @@ use nix::{
 };
 
 const BPFFS: &str = "/sys/fs/bpf";
+/// What the names of directories begin with that are no meshes of their own (see `migrate`).
+const BESIDE: &str = "next-";
+/// How the first network namespace is called.
+const FIRST: &str = "init";
 /// Where pins are unless `--pin-dir` says otherwise.
 pub(crate) const OWN_ROOT: &str = "/sys/fs/bpf/l2mesh";
+/// Where the sockets of agents are.
+pub(crate) const SOCKETS: &str = "/run/l2mesh";
 
 /// The underlay interface to which pins belong, in its namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -107,8 +113,34 @@ impl PinDir {
         Ok(found)
     }
 
+    /// Where what is to take this one's place is made.
+    pub(crate) fn beside(&self) -> Self {
+        Self { path: self.path.with_file_name(format!("{BESIDE}{}", name(&self.path))) }
+    }
+
+    /// Removes the pins, and detaches nothing: others hold the same.
+    pub(crate) fn forget(&self) -> anyhow::Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", self.path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The names of all pins.
+    pub(crate) fn names(&self) -> anyhow::Result<Vec<String>> {
+        Ok(entries(&self.path)?.iter().map(|path| name(path)).collect())
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The agent's socket: `/run/l2mesh/<netns>/<ifindex>-<interface>.sock`.
+    pub(crate) fn socket(&self) -> PathBuf {
+        let namespace = self.path.parent().map(name).unwrap_or_default();
+        Path::new(SOCKETS).join(namespace).join(format!("{}.sock", name(&self.path)))
     }
 
     /// The pin of a map, program or link.
@@ -118,11 +150,7 @@ impl PinDir {
 
     /// Makes the directory, mounting a BPF file system first where there is none.
     pub(crate) fn create(&self) -> anyhow::Result<()> {
-        if self.path.starts_with(BPFFS) && !is_bpffs(Path::new(BPFFS)) {
-            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-            mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=700")).with_context(|| {
-                format!("cannot mount a BPF file system at {BPFFS}: mount one, or name another with --pin-dir")
-            })?;
+        if self.path.starts_with(BPFFS) && mount_bpffs()? {
             log::warn!(
                 "mounted a BPF file system at {BPFFS}: if this is a mount namespace of its own, as under `ip netns exec`, the mesh ends \
                  with it and other shells do not see it; `nsenter --net=` keeps the host's"
@@ -190,11 +218,13 @@ impl PinDir {
         object::remove_file_if_there(&self.pin("META"))
     }
 
-    /// Takes the programs off the interfaces of networks.
-    pub(crate) fn detach_overlays(&self, progress: &mut dyn FnMut()) -> anyhow::Result<()> {
+    /// Takes the programs off the interfaces of those networks that go, by VNI.
+    pub(crate) fn detach_overlays(&self, goes: impl Fn(u32) -> bool, progress: &mut dyn FnMut()) -> anyhow::Result<()> {
         let links = [Tc::Overlay, Tc::OverlayEgress].map(|program| format!("{}{}-", hooks::LINK, program.name()));
         for pin in entries(&self.path)? {
-            if links.iter().any(|link| name(&pin).starts_with(link)) {
+            let name = name(&pin);
+            let vni = links.iter().find_map(|link| u32::from_str_radix(name.strip_prefix(&**link)?, 16).ok());
+            if vni.is_some_and(&goes) {
                 progress();
                 hooks::unpin(&pin)?;
             }
@@ -202,9 +232,11 @@ impl PinDir {
         Ok(())
     }
 
-    /// Removes every pin and the directory, and those above it that are empty then. Links go in the order in which
+    /// Removes every pin, the agent's socket and the directory, and those above it that are empty then. Links go in the order in which
     /// nothing reaches the host by mistake: XDP before TC (with XDP and no TC, inner frames would enter the host's stack).
     pub(crate) fn remove(&self) -> anyhow::Result<()> {
+        // Of an agent that was killed.
+        remove_socket(&self.socket());
         let mut pins = entries(&self.path)?;
         pins.sort_by_key(|path| {
             let name = name(path);
@@ -241,6 +273,18 @@ impl fmt::Display for PinDir {
     }
 }
 
+/// Mounts a BPF file system where it belongs. False if there is one already.
+pub(crate) fn mount_bpffs() -> anyhow::Result<bool> {
+    if is_bpffs(Path::new(BPFFS)) {
+        return Ok(false);
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=700")).with_context(|| {
+        format!("cannot mount a BPF file system at {BPFFS}: mount one, or name another with --pin-dir")
+    })?;
+    Ok(true)
+}
+
 /// bpffs refuses dots, and slashes mean something else.
 fn escape(interface: &str) -> String {
     let mut escaped = String::new();
@@ -255,15 +299,46 @@ fn escape(interface: &str) -> String {
     escaped
 }
 
+/// What [`escape`] has made of a name.
+pub(crate) fn unescape(escaped: &str) -> String {
+    let mut octets = Vec::new();
+    let mut rest = escaped.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let code = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let code = code.filter(|_| first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        octets.push(code.unwrap_or(first));
+        rest = if code.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8_lossy(&octets).into_owned()
+}
+
+/// Where the sockets of the agents of the calling thread's namespace are.
+pub(crate) fn sockets_dir() -> anyhow::Result<PathBuf> {
+    namespace_dir(Path::new(SOCKETS))
+}
+
+/// Removes a socket, and its directories if they are empty then.
+pub(crate) fn remove_socket(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        log::debug!("cannot remove {}: {error}", path.display());
+    }
+    for above in path.ancestors().skip(1).take(2) {
+        if fs::remove_dir(above).is_err() {
+            break;
+        }
+    }
+}
+
 fn namespace_dir(root: &Path) -> anyhow::Result<PathBuf> {
-    // In another PID namespace /proc/1 is not the host's init. The inode number of the first one is fixed
-    // (PROC_PID_INIT_INO in include/linux/proc_ns.h).
-    const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
-    let inode = |path: &str| fs::metadata(path).map(|it| it.ino()).with_context(|| format!("cannot read {path}"));
-    let own = inode("/proc/self/ns/net")?;
-    let is_init =
-        inode("/proc/self/ns/pid")? == FIRST_PID_NAMESPACE && inode("/proc/1/ns/net").is_ok_and(|first| first == own);
-    Ok(root.join(if is_init { "init".to_owned() } else { own.to_string() }))
+    // What belongs to the machine stands only in the first network namespace (`net_core_table` in net/core/sysctl_net_core.c).
+    // To compare with that of process 1 is not for everybody: it takes all capabilities that process has.
+    const MACHINE: &str = "/proc/sys/net/core/netdev_max_backlog";
+    const OWN: &str = "/proc/thread-self/ns/net";
+    let own = fs::metadata(OWN).with_context(|| format!("cannot read {OWN}"))?.ino();
+    let is_init = Path::new(MACHINE).exists();
+    Ok(root.join(if is_init { FIRST.to_owned() } else { own.to_string() }))
 }
 
 fn name(path: &Path) -> String {
@@ -271,7 +346,8 @@ fn name(path: &Path) -> String {
 }
 
 fn directories(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    Ok(entries(path)?.into_iter().filter(|path| path.is_dir()).collect())
+    let is_mesh = |path: &PathBuf| path.is_dir() && !name(path).starts_with(BESIDE);
+    Ok(entries(path)?.into_iter().filter(is_mesh).collect())
 }
 
 fn entries(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -285,7 +361,8 @@ fn entries(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn is_bpffs(path: &Path) -> bool {
+/// True for a place on a BPF file system.
+pub(crate) fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|it| it.filesystem_type() == BPF_FS_MAGIC)
 }
 
@@ -329,6 +406,7 @@ mod tests {
     fn names_that_bpffs_refuses() {
         for (name, expected) in [("eth0", "eth0"), ("eth0.100", "eth0%2E100"), ("a%b", "a%25b"), ("ü", "%C3%BC")] {
             assert_eq!(escape(name), expected);
+            assert_eq!(unescape(expected), name);
         }
     }
 }
