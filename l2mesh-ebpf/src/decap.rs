@@ -400,6 +400,7 @@ fn deliver(skb: &mut Skb, admitted: &Admitted) -> Result<Action, Verdict> {
     };
     tables::count(Verdict::Received, len);
     tables::count_received(*peer, len);
+    tables::count_received_in(network.number, len);
     Ok(action)
 }
 

@@ -92,6 +92,7 @@ pub(crate) fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Res
             skb.tag(&departing.tags)?;
             apart::tunnel(skb, departing, route.next_hop, 0)?;
             tables::count(Verdict::Fragmented, departing.frame.len);
+            tables::count_sent_into(departing.network, departing.frame.len);
             route.count(departing, peer);
             Ok(Action::Redirect(helper))
         }

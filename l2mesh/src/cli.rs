@@ -1,6 +1,10 @@
 //! The command line: clap types and help texts, no logic.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use l2mesh_common::wire::Vni;
@@ -101,6 +105,9 @@ Without a file a node is called by the address where the others reach it: give t
     /// Leave the mesh in place when the agent ends
     #[arg(long)]
     pub persist: bool,
+    /// Answer with metrics at http://ADDRESS/metrics (OpenMetrics, for Prometheus), as 127.0.0.1:9472 [default: do not]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
     /// The mesh without a file.
     #[command(flatten)]
     pub mesh: MeshFlags,

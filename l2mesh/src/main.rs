@@ -6,6 +6,7 @@ mod commands;
 mod config;
 mod dataplane;
 mod import;
+mod metrics;
 mod underlay;
 
 use std::process::ExitCode;

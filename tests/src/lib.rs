@@ -47,6 +47,7 @@ pub mod pinned;
 pub mod place;
 mod process;
 pub mod relayed;
+pub mod scrape;
 mod segment;
 mod site;
 mod state;

@@ -16,12 +16,14 @@ mod own_hooks;
 mod path_mtu;
 mod paths;
 mod prober;
+pub(crate) use prober::{BOUNDS_US, RoundTrips, Stats, Turn};
 mod self_test;
 pub(crate) mod signals;
 pub(crate) mod start;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -129,6 +131,8 @@ pub(crate) struct Agent {
     pub(crate) paths: Paths,
     /// Sends probes, if there is anybody to probe.
     prober: Option<Prober>,
+    /// What it has counted.
+    pub(crate) stats: Arc<Stats>,
     /// What it was told last.
     targets: Vec<Target>,
     /// What was last said of its lateness.

@@ -253,11 +253,12 @@ impl Agent {
             pair.mac = mac;
         }
         let (index, index_before) = (found.map(|link| link.index), before.map(|link| link.index));
-        let (vni, value) = (pair.vni, network_value(&self.view.networks[place], pair));
+        let number = self.tables.network_number(pair.vni);
+        let (vni, value) = (pair.vni, network_value(&self.view.networks[place], pair, number));
         if self.tables.networks.get(&vni, 0)? != value {
             self.tables.networks.insert(vni, value, 0).context("cannot write NETWORKS")?;
         }
-        let (hidden, port) = (pair.hidden, port_value(&self.view.networks[place], pair));
+        let (hidden, port) = (pair.hidden, port_value(&self.view.networks[place], pair, number));
         if !self.tables.ports.get(&hidden, 0).is_ok_and(|found| found == port) {
             self.tables.ports.insert(hidden, port, 0).context("cannot write PORTS")?;
         }
@@ -335,7 +336,8 @@ impl Agent {
         }
         let transmit = self.transmit(place);
         if let Some(overlay) = &pair.overlay {
-            let mut port = port_value(&self.view.networks[place], pair);
+            let number = self.tables.network_number(pair.vni);
+            let mut port = port_value(&self.view.networks[place], pair, number);
             if transmit == Transmit::Shortcut {
                 port = Port { flags: port.flags | Port::SHORTCUT, netns_cookie: self.netns_cookie, ..port };
             }

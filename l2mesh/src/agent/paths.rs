@@ -19,7 +19,7 @@ impl Agent {
     /// Starts the probes, where there is something to probe.
     pub(super) fn start_prober(&mut self) -> anyhow::Result<()> {
         self.targets = self.targets_now()?;
-        self.prober = Prober::start(&self.view, &self.tables, &self.targets)?;
+        self.prober = Prober::start(&self.view, &self.tables, &self.targets, &self.stats)?;
         Ok(())
     }
 

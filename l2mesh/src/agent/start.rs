@@ -5,6 +5,7 @@ use std::{
     fs,
     net::IpAddr,
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -132,6 +133,7 @@ pub(crate) async fn start(
         links: BTreeMap::new(),
         paths: BTreeMap::new(),
         prober: None,
+        stats: Arc::default(),
         targets: Vec::new(),
         told_lateness: String::new(),
     };

@@ -9,6 +9,7 @@ use crate::{
     },
     cli::AttachArgs,
     config::Mesh,
+    metrics::{Listener, Metrics},
 };
 
 /// Runs until SIGINT, SIGTERM or `l2mesh detach`.
@@ -20,11 +21,17 @@ pub(crate) async fn run(args: &AttachArgs, pin_root: &Path) -> anyhow::Result<()
     // Before the signals are ours: whoever waits for a pipe that nobody writes to wants to end it.
     let file = args.config.as_deref().map(Mesh::from_file).transpose()?;
     let mut signals = Signals::watch()?;
+    // Refused before anything is touched.
+    let listener = args.metrics.map(Listener::bind).transpose()?;
     let Some(agent) = start(args, file.as_ref(), pin_root, &mut signals).await? else { return Ok(()) };
     let mut stdout = std::io::stdout();
     // Nobody has to read it: the mesh is up all the same.
     if let Err(error) = writeln!(stdout, "{}", agent.up_line()).and_then(|()| stdout.flush()) {
         log::debug!("cannot write to stdout: {error}");
     }
+    // Nobody needs them to forward.
+    let _metrics = listener.and_then(|listener| {
+        Metrics::serve(listener, &agent).inspect_err(|error| log::error!("no metrics: {error:#}")).ok()
+    });
     agent.run(&mut signals).await
 }

@@ -11,6 +11,7 @@ mod rtt;
 mod schedule;
 mod size;
 mod socket;
+mod stats;
 mod worker;
 
 use std::{
@@ -32,6 +33,7 @@ use l2mesh_common::{
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 pub(super) use self::socket::TooBig;
+pub(crate) use self::stats::{BOUNDS_US, RoundTrips, Stats, Turn};
 use self::{socket::Sockets, worker::Worker};
 use crate::dataplane::{tables::Tables, view::View};
 
@@ -88,7 +90,12 @@ impl Prober {
     ///
     /// # Errors
     /// No sockets, or no thread.
-    pub(super) fn start(view: &View, tables: &Tables, targets: &[Target]) -> anyhow::Result<Option<Self>> {
+    pub(super) fn start(
+        view: &View,
+        tables: &Tables,
+        targets: &[Target],
+        stats: &Arc<Stats>,
+    ) -> anyhow::Result<Option<Self>> {
         let probed = || view.peers.iter().filter(|peer| peer.is_probed && peer.is_direct);
         if probed().next().is_none() {
             return Ok(None);
@@ -98,7 +105,7 @@ impl Prober {
         let (commands, orders) = mpsc::channel();
         let (sender, events) = unbounded_channel();
         let lateness = Arc::new(Lateness::default());
-        let mut worker = Worker::new(view, tables, sockets, orders, sender, Arc::clone(&lateness))?;
+        let mut worker = Worker::new(view, tables, sockets, orders, sender, Arc::clone(&lateness), Arc::clone(stats))?;
         worker.aim(targets);
         let thread = thread::Builder::new().name("prober".into()).spawn(move || worker.run());
         let thread = Some(thread.context("cannot start the thread that sends probes")?);

@@ -28,6 +28,7 @@ use super::{
     paths::{Path, Turn, has_missed},
     schedule::{self, Need},
     socket::{Sockets, Way, hurry, now_ns},
+    stats::Stats,
 };
 use crate::{
     config::Probe,
@@ -93,6 +94,7 @@ pub(super) struct Worker {
     pub(super) events: UnboundedSender<Event>,
     pub(super) late: Late,
     pub(super) lateness: Arc<Lateness>,
+    pub(super) stats: Arc<Stats>,
 }
 
 impl Worker {
@@ -103,6 +105,7 @@ impl Worker {
         orders: Receiver<Vec<Target>>,
         events: UnboundedSender<Event>,
         lateness: Arc<Lateness>,
+        stats: Arc<Stats>,
     ) -> anyhow::Result<Self> {
         let probe = view.probe.clone();
         let interval_ns = u64::try_from(probe.interval.as_nanos())?.max(1);
@@ -130,6 +133,7 @@ impl Worker {
             events,
             late: Late::new(now),
             lateness,
+            stats,
             probe,
         };
         for peer in view.peers.iter().filter(|peer| peer.is_probed) {
@@ -244,7 +248,9 @@ impl Worker {
         let rx = self.path_rx.get(path.slot);
         self.world.rx[slot] = rx;
         let tx = &mut self.world.tx[slot];
-        path.observe(tx, &rx, &self.probe, now);
+        if let Some(rtt_ns) = path.observe(tx, &rx, &self.probe, now) {
+            self.stats.answered(path.slot, rtt_ns);
+        }
         let has_missed = has_missed(tx, &rx, &self.probe) || !is_up(tx, Answered::from_bits(rx.answered));
         let relay = (!is_direct).then_some(tx.relay);
         let near = relay.map_or(Some(number), |relay| self.by_id.get(relay as usize).copied().flatten());

@@ -27,7 +27,7 @@ use self::{
     paths::paths_table,
     peers::peers_table,
 };
-pub(super) use self::{
+pub(crate) use self::{
     counters::{CounterRow, counters},
     networks::{NetworkRow, networks, networks_table},
     paths::{PathRow, Snapshot, is_probed, path_text, paths, reason_text},

@@ -180,6 +180,8 @@ mod tests {
             reason: None,
             mtu: if relay.is_some() { 1430 } else { 1450 },
             recover: 10,
+            answers: 600,
+            slot: 0,
         }
     }
 
