@@ -122,6 +122,17 @@ pub(crate) struct Probe {
     pub loss_limit: u8,
 }
 
+impl Probe {
+    /// What holds without `[probe]` in a mesh of so many nodes. A relay forwards probes for every pair: in a large mesh its
+    /// paths are asked less often, or that alone would be a tenth of a processor at 256 nodes.
+    pub(crate) fn of_mesh(nodes: usize) -> Self {
+        const ALL_OFTEN: u32 = 128;
+        let default = Self::default();
+        let nodes = u32::try_from(nodes).unwrap_or(u32::MAX).max(ALL_OFTEN);
+        Self { relay_interval: default.relay_interval.saturating_mul(nodes) / ALL_OFTEN, ..default }
+    }
+}
+
 impl Default for Probe {
     fn default() -> Self {
         Self {

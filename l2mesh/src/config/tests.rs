@@ -158,6 +158,12 @@ fn ids_are_fnv_1a() {
 }
 
 #[test]
+fn relays_of_a_large_mesh_are_asked_less_often() {
+    let tenths = |nodes| Probe::of_mesh(nodes).relay_interval.as_millis() / 100;
+    assert_eq!([0, 3, 128, 192, 256, 512].map(tenths), [50, 50, 50, 75, 100, 200]);
+}
+
+#[test]
 fn durations() {
     for (text, ms) in [("100ms", 100), ("5s", 5000), ("300 s", 300_000), ("5min", 300_000), ("2 h", 7_200_000)] {
         assert_eq!(duration(text), Some(Duration::from_millis(ms)), "{text}");

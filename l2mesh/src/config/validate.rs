@@ -23,8 +23,9 @@ const DAY: Duration = Duration::from_hours(24);
 pub(super) fn mesh(raw: &RawMesh, source: Source<'_>) -> Result<Mesh, ConfigErrors> {
     let mut report = Report::new(source);
     let underlay = underlay(&mut report, &raw.underlay);
-    let probe = raw.probe.as_ref().map(|raw| probe(&mut report, raw));
     let (nodes, names) = node::nodes(&mut report, &raw.node);
+    let default = Probe::of_mesh(nodes.len());
+    let probe = raw.probe.as_ref().map_or_else(|| default.clone(), |raw| probe(&mut report, raw, &default));
     let networks = network::networks(&mut report, &raw.network, &names);
     if matches!(source, Source::File { .. }) {
         for clash in families::clashes(&nodes, &networks) {
@@ -36,7 +37,7 @@ pub(super) fn mesh(raw: &RawMesh, source: Source<'_>) -> Result<Mesh, ConfigErro
     overlay_is_not_underlay(&mut report, raw, &nodes);
     checksums_want_the_port(&mut report, raw, &underlay, &nodes);
     // Where an error was found, a placeholder stands: it ends here.
-    report.finish(Mesh { underlay, probe: probe.unwrap_or_default(), nodes, networks, own: None })
+    report.finish(Mesh { underlay, probe, nodes, networks, own: None })
 }
 
 /// An address that a node has in the underlay would, in a network, draw the way to that node into the mesh itself.
@@ -99,10 +100,9 @@ fn underlay(report: &mut Report<'_>, raw: &RawUnderlay) -> Underlay {
     }
 }
 
-fn probe(report: &mut Report<'_>, raw: &RawProbe) -> Probe {
+fn probe(report: &mut Report<'_>, raw: &RawProbe, default: &Probe) -> Probe {
     const TABLE: &str = "[probe]";
     const MS: Duration = Duration::from_millis(1);
-    let default = Probe::default();
     let interval = duration(report, TABLE, "interval", raw.interval.as_ref(), (MS, MINUTE));
     let relay_interval = duration(report, TABLE, "relay-interval", raw.relay_interval.as_ref(), (MS, 60 * MINUTE));
     Probe {

@@ -105,7 +105,7 @@ mod tests {
         /// the time it was due.
         #[test]
         fn no_bursts(due in 0_u64..1 << 50, late in 0_u64..100 * SECOND, period in 2_u64..60 * SECOND) {
-            let grain = (period / 50).max(1);
+            let grain = (period / 20).max(1);
             let now = due + late;
             let next = next(due, now, period, grain);
             prop_assert!(next > now + period / 2 - 1 && next < now + period + grain, "{next}");

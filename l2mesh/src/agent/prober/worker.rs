@@ -114,7 +114,7 @@ impl Worker {
             port: view.port,
             interval_ns,
             relay_interval_ns: u64::try_from(probe.relay_interval.as_nanos())?.max(interval_ns),
-            grain_ns: (interval_ns / 50).max(1_000_000).min(interval_ns),
+            grain_ns: (interval_ns / 20).max(1_000_000).min(interval_ns),
             longest: view.networks.iter().map(|network| network.mtu).max().unwrap_or(0),
             path_tx: tables.path_tx.clone(),
             path_rx: tables.path_rx.clone(),

@@ -24,7 +24,8 @@ const MESH: Mesh = Mesh {
     relays: 3,
     is_relay: false,
     interval: Duration::from_millis(100),
-    relay_interval: Duration::from_secs(5),
+    // The default of a mesh of that size.
+    relay_interval: Duration::from_secs(10),
 };
 /// Until every path is up; first probes of relays are spread over half a minute.
 const UP: Duration = Duration::from_secs(90);
