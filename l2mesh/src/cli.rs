@@ -105,7 +105,7 @@ Without a file a node is called by the address where the others reach it: give t
     /// Leave the mesh in place when the agent ends
     #[arg(long)]
     pub persist: bool,
-    /// Answer with metrics at http://ADDRESS/metrics (OpenMetrics, for Prometheus), as 127.0.0.1:9472 [default: do not]
+    /// Answer with metrics for Prometheus over HTTP at this address, as 127.0.0.1:9472 [default: do not]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics: Option<SocketAddr>,
     /// The mesh without a file.

@@ -1,7 +1,7 @@
 //! The tables, made to say what the configuration says.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
     net::IpAddr,
 };
 
@@ -118,10 +118,9 @@ fn numbers(tables: &mut Tables, view: &View) -> anyhow::Result<HashMap<u32, u16>
     }
     let mut free = (0..).filter(|number| !taken.contains(number));
     for network in &view.networks {
-        if !numbers.contains_key(&network.vni) {
-            let number = free.next().context("there are more networks than numbers")?;
+        if let Entry::Vacant(place) = numbers.entry(network.vni) {
+            let number = *place.insert(free.next().context("there are more networks than numbers")?);
             tables.clear_network_counter(number)?;
-            numbers.insert(network.vni, number);
         }
     }
     Ok(numbers)

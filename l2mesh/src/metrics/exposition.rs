@@ -1,4 +1,4 @@
-//! The text that a scraper reads: OpenMetrics 1.0, or the older text format 0.0.4 for those that do not ask for it, as `curl` and
+//! The text that a scraper reads: `OpenMetrics` 1.0, or the older text format 0.0.4 for those that do not ask for it, as `curl` and
 //! `promtool check metrics`. The two differ in how counters are declared and in the last line; crates write one of them.
 
 use std::fmt::{Display, Write as _};

@@ -43,6 +43,27 @@ struct Macs {
     took: Duration,
 }
 
+/// A network.
+struct Net {
+    name: String,
+    vni: String,
+    macs: u64,
+    counter: PeerCounter,
+    network: Network,
+}
+
+/// A peer.
+struct Other {
+    id: PeerId,
+    name: String,
+    address: String,
+    peer: Peer,
+    counter: PeerCounter,
+}
+
+/// What is told of each.
+type Value<T> = dyn Fn(&T) -> u64;
+
 /// One part of the text.
 type Part = (&'static str, fn(&mut Gatherer, &mut Exposition) -> anyhow::Result<()>);
 
@@ -88,6 +109,7 @@ impl Gatherer {
         text.end()
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "as the other parts")]
     fn agent(&mut self, text: &mut Exposition) -> anyhow::Result<()> {
         let layout = LAYOUT_VERSION.to_string();
         text.gauge("l2mesh_build_info", "Version of the agent and of the layout of its tables.")
@@ -118,38 +140,38 @@ impl Gatherer {
     fn networks(&mut self, text: &mut Exposition) -> anyhow::Result<()> {
         // The walk goes on where a network goes meanwhile.
         let networks: BTreeMap<u32, Network> = self.tables.networks.iter().filter_map(Result::ok).collect();
+        let macs = self.macs();
         let mut rows = Vec::new();
         for (vni, network) in networks {
             let name = self.tables.label(LabelKey::network(vni));
-            rows.push((name, vni.to_string(), vni, self.tables.network_counter(network.number)?, network));
+            let counter = self.tables.network_counter(network.number)?;
+            let macs = macs.get(&vni).copied().unwrap_or(0);
+            rows.push(Net { name, vni: vni.to_string(), macs, counter, network });
         }
-        type Row = (String, String, u32, PeerCounter, Network);
-        type Value = fn(&Row) -> u64;
-        let counters: [(&str, &str, Value); 4] = [
-            ("sent_frames", "Frames sent into the network; a flooded one counts once.", |row| row.3.sent.frames),
-            ("sent_bytes", "Bytes sent into the network.", |row| row.3.sent.octets),
-            ("received_frames", "Frames received from the network.", |row| row.3.received.frames),
-            ("received_bytes", "Bytes received from the network.", |row| row.3.received.octets),
+        let counters: [(&str, &str, &Value<Net>); 4] = [
+            ("sent_frames", "Frames sent into the network; a flooded one counts once.", &|row| row.counter.sent.frames),
+            ("sent_bytes", "Bytes sent into the network.", &|row| row.counter.sent.octets),
+            ("received_frames", "Frames received from the network.", &|row| row.counter.received.frames),
+            ("received_bytes", "Bytes received from the network.", &|row| row.counter.received.octets),
         ];
         for (name, help, value) in counters {
             let mut family = text.counter(&format!("l2mesh_network_{name}"), help);
             for row in &rows {
-                family.sample(&[("network", &row.0), ("vni", &row.1)], value(row));
+                family.sample(&[("network", &row.name), ("vni", &row.vni)], value(row));
             }
         }
-        let macs = self.macs();
-        let gauges: [(&str, &str, &dyn Fn(&Row) -> u64); 3] = [
-            ("macs", "MAC addresses known behind peers.", &|row| macs.get(&row.2).copied().unwrap_or(0)),
+        let gauges: [(&str, &str, &Value<Net>); 3] = [
+            ("macs", "MAC addresses known behind peers.", &|row| row.macs),
             ("storm_limit_frames", "Flooded frames per second that are carried (storm-limit).", &|row| {
-                row.4.storm_limit.into()
+                row.network.storm_limit.into()
             }),
             // A veth end takes 18 octets more than its MTU.
-            ("mtu_bytes", "MTU of the overlay interface.", &|row| row.4.max_frame.saturating_sub(18).into()),
+            ("mtu_bytes", "MTU of the overlay interface.", &|row| row.network.max_frame.saturating_sub(18).into()),
         ];
         for (name, help, value) in gauges {
             let mut family = text.gauge(&format!("l2mesh_network_{name}"), help);
             for row in &rows {
-                family.sample(&[("network", &row.0), ("vni", &row.1)], value(row));
+                family.sample(&[("network", &row.name), ("vni", &row.vni)], value(row));
             }
         }
         text.gauge("l2mesh_fdb_entries", "MAC addresses known in all networks.")
@@ -176,58 +198,58 @@ impl Gatherer {
     }
 
     /// Everyone's id, name, address and entry.
-    fn each_peer(&self) -> Vec<(PeerId, String, IpAddr, Peer)> {
-        let peers = self.tables.vteps.iter().filter_map(Result::ok);
-        let mut peers: Vec<_> = peers
-            .filter_map(|(address, id)| {
-                let peer = self.tables.peers.get(&id, 0).ok()?;
-                Some((id, self.tables.label(LabelKey::peer(id)), address.ip(), peer))
-            })
-            .collect();
+    fn each_peer(&self) -> anyhow::Result<Vec<(PeerId, String, IpAddr, Peer)>> {
+        // The walk goes on where a peer goes meanwhile.
+        let mut peers = Vec::new();
+        for (address, id) in self.tables.vteps.iter().filter_map(Result::ok) {
+            let name = self.tables.label(LabelKey::peer(id));
+            peers.push((id, name, address.ip(), self.tables.peers.get(&id, 0)?));
+        }
         peers.sort_by_key(|(id, ..)| *id);
-        peers
+        Ok(peers)
     }
 
     fn peers(&mut self, text: &mut Exposition) -> anyhow::Result<()> {
         let mut rows = Vec::new();
-        for (id, name, address, peer) in self.each_peer() {
-            rows.push((id, name, address.to_string(), peer, self.tables.peer_counter(id)?));
+        for (id, name, address, peer) in self.each_peer()? {
+            let counter = self.tables.peer_counter(id)?;
+            rows.push(Other { id, name, address: address.to_string(), peer, counter });
         }
         let mut family = text.gauge("l2mesh_peer_info", "The other nodes, their addresses and what they are.");
-        for (_, name, address, peer, _) in &rows {
+        for Other { name, address, peer, .. } in &rows {
             let kind = if peer.flags & Peer::PLAIN == 0 { "l2mesh" } else { "vxlan" };
             let relay = if peer.flags & Peer::RELAY == 0 { "no" } else { "yes" };
             family.sample(&[("peer", name), ("address", address), ("kind", kind), ("relay", relay)], 1);
         }
-        type Row = (PeerId, String, String, Peer, PeerCounter);
-        type Value = fn(&Row) -> u64;
-        let counters: [(&str, &str, Value); 4] = [
-            ("sent_frames", "Frames sent to the peer, copies of flooded ones included.", |row| row.4.sent.frames),
-            ("sent_bytes", "Bytes sent to the peer.", |row| row.4.sent.octets),
-            ("received_frames", "Frames received from the peer.", |row| row.4.received.frames),
-            ("received_bytes", "Bytes received from the peer.", |row| row.4.received.octets),
+        let counters: [(&str, &str, &Value<Other>); 4] = [
+            ("sent_frames", "Frames sent to the peer, copies of flooded ones included.", &|row| {
+                row.counter.sent.frames
+            }),
+            ("sent_bytes", "Bytes sent to the peer.", &|row| row.counter.sent.octets),
+            ("received_frames", "Frames received from the peer.", &|row| row.counter.received.frames),
+            ("received_bytes", "Bytes received from the peer.", &|row| row.counter.received.octets),
         ];
         for (name, help, value) in counters {
             let mut family = text.counter(&format!("l2mesh_peer_{name}"), help);
             for row in &rows {
-                family.sample(&[("peer", &row.1)], value(row));
+                family.sample(&[("peer", &row.name)], value(row));
             }
         }
-        let gauges: [(&str, &str, Value); 2] = [
-            ("next_hop_known", "1 if it is known where packets to the peer go first.", |row| {
-                row.3.current().is_known().into()
+        let gauges: [(&str, &str, &Value<Other>); 2] = [
+            ("next_hop_known", "1 if it is known where packets to the peer go first.", &|row| {
+                row.peer.current().is_known().into()
             }),
-            ("mtu_bytes", "What the way to the peer takes of an inner packet.", |row| row.3.current().mtu.into()),
+            ("mtu_bytes", "What the way to the peer takes of an inner packet.", &|row| row.peer.current().mtu.into()),
         ];
         for (name, help, value) in gauges {
             let mut family = text.gauge(&format!("l2mesh_peer_{name}"), help);
             for row in &rows {
-                family.sample(&[("peer", &row.1)], value(row));
+                family.sample(&[("peer", &row.name)], value(row));
             }
         }
         let help = "How often frames to the peer began to take such a path; to a relay: failovers.";
         let mut family = text.counter("l2mesh_peer_path_changes", help);
-        for (id, name, ..) in &rows {
+        for Other { id, name, .. } in &rows {
             for to in Turn::ALL {
                 family.sample(&[("peer", name), ("to", to.label())], self.stats.turns(*id, to));
             }
@@ -237,7 +259,7 @@ impl Gatherer {
 
     fn paths(&mut self, text: &mut Exposition) -> anyhow::Result<()> {
         let snapshot = Snapshot::of(&self.tables);
-        let peers = self.each_peer();
+        let peers = self.each_peer()?;
         let known: BTreeMap<PeerId, (&str, u32)> =
             peers.iter().map(|(id, name, _, peer)| (*id, (&**name, peer.current().mtu))).collect();
         let name = |id| known.get(&id).map_or_else(String::new, |(name, _)| (*name).to_owned());
@@ -245,11 +267,10 @@ impl Gatherer {
         let rows: Vec<PathRow> = peers.iter().flat_map(|(id, ..)| snapshot.rows(*id, &name, &mtu)).collect();
         let each: Vec<(&PathRow, [(&str, &str); 2])> =
             rows.iter().map(|row| (row, [("peer", &*row.peer), ("path", &*row.path)])).collect();
-        type Value = fn(&PathRow) -> u32;
-        let gauges: [(&str, &str, Value); 3] = [
-            ("up", "1 if frames may take the path.", |row| row.up.into()),
-            ("in_use", "1 if frames take the path.", |row| row.in_use.into()),
-            ("mtu_bytes", "What the path takes of an inner packet.", |row| row.mtu),
+        let gauges: [(&str, &str, &Value<PathRow>); 3] = [
+            ("up", "1 if frames may take the path.", &|row| row.up.into()),
+            ("in_use", "1 if frames take the path.", &|row| row.in_use.into()),
+            ("mtu_bytes", "What the path takes of an inner packet.", &|row| row.mtu.into()),
         ];
         for (name, help, value) in gauges {
             let mut family = text.gauge(&format!("l2mesh_path_{name}"), help);
@@ -277,6 +298,7 @@ impl Gatherer {
     }
 
     /// Only where the kernel counts them (`kernel.bpf_stats_enabled`).
+    #[expect(clippy::unnecessary_wraps, reason = "as the other parts")]
     fn programs(&mut self, text: &mut Exposition) -> anyhow::Result<()> {
         let names = object::PROGRAMS.into_iter();
         let ran: Vec<_> = names

@@ -1,4 +1,4 @@
-//! `attach --metrics`: what the tables hold, as OpenMetrics over HTTP, gathered when somebody asks.
+//! `attach --metrics`: what the tables hold, as `OpenMetrics` over HTTP, gathered when somebody asks.
 //!
 //! A thread of its own with its own handles of the tables: however often it is asked, and however slowly the answers are read,
 //! the agent and its probes do not wait.
