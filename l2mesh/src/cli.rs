@@ -1,5 +1,8 @@
 //! The command line: clap types and help texts, no logic.
 
+mod change;
+mod insight;
+
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
@@ -9,6 +12,10 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use l2mesh_common::wire::Vni;
 
+pub(crate) use self::{
+    change::{MacArgs, MacChange, NetworkArgs, NetworkChange, PeerArgs, PeerChange, ReloadArgs},
+    insight::{EventsArgs, TopArgs},
+};
 use crate::{
     config::{MeshFlags, TxHook, duration},
     dataplane::pins::OWN_ROOT,
@@ -23,7 +30,7 @@ Examples:
   l2mesh status
   l2mesh detach --iface eth0
 
-Only attach and detach change anything, and they need root. Logs go to stderr: RUST_LOG=debug.")]
+Only attach, detach, reload, peer, network and mac change anything, and they need root. Logs go to stderr: RUST_LOG=debug.")]
 pub(crate) struct Cli {
     /// Where maps, programs and links are pinned, in a bpf file system
     #[arg(long, global = true, value_name = "DIR", default_value = OWN_ROOT)]
@@ -40,10 +47,22 @@ pub(crate) enum Command {
     Attach(Box<AttachArgs>),
     /// Remove everything that attach made, also after a crash
     Detach(DetachArgs),
+    /// Have the agent read its configuration again, and print what has changed
+    Reload(ReloadArgs),
+    /// Add or remove a node while the mesh runs
+    Peer(PeerArgs),
+    /// Add or remove a network while the mesh runs
+    Network(NetworkArgs),
+    /// Add or remove static MAC addresses, forget learned ones
+    Mac(MacArgs),
     /// Show what the kernel holds right now; no agent is needed
     Maps(MapsArgs),
     /// Show the mesh at a glance
     Status(StatusArgs),
+    /// Show what happened, and what happens
+    Events(EventsArgs),
+    /// Follow the mesh on a terminal screen
+    Top(TopArgs),
     /// Measure a path to another node the way data takes it; no agent is needed
     Ping(PingArgs),
     /// Validate a configuration file
@@ -55,7 +74,16 @@ pub(crate) enum Command {
 impl Command {
     /// True for verbs that change nothing.
     pub(crate) const fn only_reads(&self) -> bool {
-        matches!(self, Self::Maps(_) | Self::Status(_) | Self::Ping(_) | Self::Check(_) | Self::Import(_))
+        matches!(
+            self,
+            Self::Maps(_)
+                | Self::Status(_)
+                | Self::Events(_)
+                | Self::Top(_)
+                | Self::Ping(_)
+                | Self::Check(_)
+                | Self::Import(_)
+        )
     }
 }
 
@@ -108,6 +136,9 @@ Without a file a node is called by the address where the others reach it: give t
     /// Answer with metrics for Prometheus over HTTP at this address, as 127.0.0.1:9472 [default: do not]
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub metrics: Option<SocketAddr>,
+    /// Take up the file whenever it changes, as `l2mesh reload` does
+    #[arg(long, conflicts_with = "vni")]
+    pub watch: bool,
     /// The mesh without a file.
     #[command(flatten)]
     pub mesh: MeshFlags,
@@ -387,7 +418,24 @@ mod tests {
             assert!(parse(&format!("l2mesh maps {table} --json --vni 16")).is_ok(), "{table}");
         }
         assert!(parse("l2mesh maps --watch").is_ok());
+        assert_eq!(attach("--vni 16 --peer 192.0.2.2 --watch").map(|_| ()), Err(ErrorKind::ArgumentConflict));
+        for line in [
+            "reload --iface eth0",
+            "peer add ovh --address 192.0.2.10 --relay --plain --id 7 --network lan --save --iface eth0",
+            "peer del ovh --save",
+            "network add dmz --vni 0x11 --interface d0 --bridge br0 --member a --member b --address a=10.9.0.1/24",
+            "network del dmz",
+            "mac add 52:54:00:12:34:56 --vni 16 --peer ovh --save",
+            "mac del 52:54:00:12:34:56 --vni 16",
+            "mac flush",
+            "mac --iface eth0 flush --vni 16 --peer ovh --mac 52:54:00:12:34:56",
+        ] {
+            assert!(parse(&format!("l2mesh {line}")).is_ok(), "{line}");
+        }
         assert!(parse("l2mesh status --json").is_ok());
+        assert!(parse("l2mesh events --follow --json").is_ok());
+        assert!(parse("l2mesh top --interval 500ms").is_ok());
+        assert_eq!(parse("l2mesh top --interval 50ms").map(|_| ()), Err(ErrorKind::ValueValidation));
         assert!(parse("l2mesh check --config mesh.toml").is_ok());
         assert!(
             parse("l2mesh ping ovh --via hetzner --count 9 --interval 10ms --timeout 2s --size 1450 --json").is_ok()

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use l2mesh_common::wire::MacAddr;
 use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::socket::{MsgFlags, recv, send, setsockopt, sockopt};
 use nix::sys::time::TimeVal;
+use nix::unistd::Pid;
 
 use crate::host::Host;
 use crate::hurry::hurry;
@@ -103,9 +105,13 @@ impl Mesh {
 
 impl Crowd {
     /// Starts it on the first interface of a host, beside the real node on the same wire, which has to route 198.18.0.0/16 there.
+    /// On the processor that receives for the real node, if one is named, its frames come in bursts, as from a network card.
+    ///
+    /// # Panics
+    /// There is no such processor, or the interface cannot be had.
     #[must_use = "dropping it ends it"]
     #[track_caller]
-    pub fn start(host: &Host, node: &Host, mesh: Mesh) -> Self {
+    pub fn start(host: &Host, node: &Host, mesh: Mesh, processor: Option<usize>) -> Self {
         let interface = host.interface();
         let macs = (node.mac(&node.interface()), host.mac(&interface));
         let open = || Tap::open(host, &interface).into_socket();
@@ -114,12 +120,18 @@ impl Crowd {
         let (stop, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
         thread::spawn({
             let (stop, counts) = (Arc::clone(&stop), Arc::clone(&counts));
-            move || answer(&ears, &stop, &counts)
+            move || {
+                stay_on(processor);
+                answer(&ears, &stop, &counts);
+            }
         });
         let node = node.address();
         thread::spawn({
             let (stop, counts) = (Arc::clone(&stop), Arc::clone(&counts));
-            move || ask(&mouth, macs, node, mesh, &stop, &counts)
+            move || {
+                stay_on(processor);
+                ask(&mouth, macs, node, mesh, &stop, &counts);
+            }
         });
         Self { stop, counts }
     }
@@ -135,6 +147,13 @@ impl Crowd {
 impl Drop for Crowd {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn stay_on(processor: Option<usize>) {
+    if let Some(processor) = processor {
+        let mut set = CpuSet::new();
+        set.set(processor).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set)).expect("a processor");
     }
 }
 

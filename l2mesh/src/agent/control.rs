@@ -1,5 +1,11 @@
 //! One agent per underlay interface: an abstract Unix socket named after the interface's index. It belongs to the network
-//! namespace and is gone with the process, so it can be neither left over nor in another's way.
+//! namespace and is gone with the process, so it can be neither left over nor in another's way. What else an agent can be asked
+//! goes through a socket in the file system, which has permissions (`server`, `client`).
+
+pub(crate) mod client;
+mod peer_groups;
+pub(crate) mod request;
+pub(crate) mod server;
 
 use std::{
     io,

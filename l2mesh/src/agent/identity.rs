@@ -1,6 +1,7 @@
 //! Which node of the configuration this host is, and from which address it sends.
 
 use std::{
+    io,
     net::{IpAddr, ToSocketAddrs as _},
     time::Duration,
 };
@@ -36,7 +37,7 @@ pub(super) async fn identity(
 ) -> anyhow::Result<Identity> {
     let mut told = String::new();
     loop {
-        match try_identity(args, file, netlink, link).await? {
+        match try_identity(args, file, netlink, link, ask_resolver).await? {
             Ok(identity) => return Ok(identity),
             Err(reason) => {
                 if reason != told {
@@ -52,12 +53,18 @@ pub(super) async fn identity(
     }
 }
 
-/// The outer error is final, the inner one may pass.
-async fn try_identity(
+/// The addresses of a host name.
+pub(super) fn ask_resolver(name: &str) -> io::Result<Vec<IpAddr>> {
+    (name, 0).to_socket_addrs().map(|found| found.map(|address| address.ip()).collect())
+}
+
+/// The outer error is final, the inner one may pass. `lookup` finds the addresses of host names.
+pub(super) async fn try_identity(
     args: &AttachArgs,
     file: Option<&Mesh>,
     netlink: &Netlink,
     link: &Link,
+    lookup: impl FnMut(&str) -> io::Result<Vec<IpAddr>>,
 ) -> anyhow::Result<Result<Identity, String>> {
     let mut addresses = netlink.addresses(link.index).await?;
     if file.is_none() {
@@ -78,7 +85,6 @@ async fn try_identity(
         Some(mesh) => mesh.clone(),
         None => Mesh::from_flags(&args.mesh, &host)?,
     };
-    let lookup = |name: &str| (name, 0).to_socket_addrs().map(|found| found.map(|address| address.ip()).collect());
     match mesh.resolve(lookup) {
         Ok(()) => {}
         Err(error @ ResolveError::Lookup { .. }) => return Ok(Err(error.to_string())),

@@ -3,13 +3,17 @@
 //! The dataplane does not need it from frame to frame: killed, it leaves everything forwarding as it was.
 
 mod ageing;
+mod arrange;
+pub(crate) mod chronicle;
 pub(crate) use ageing::coarse_now_ns;
 pub(crate) mod control;
 mod events;
+mod file_watch;
 mod identity;
 mod journal;
 mod kernel_mode;
 mod next_hops;
+mod orders;
 mod overlay;
 pub(crate) mod own_address;
 mod own_hooks;
@@ -17,9 +21,11 @@ mod path_mtu;
 mod paths;
 mod prober;
 pub(crate) use prober::{BOUNDS_US, RoundTrips, Stats, Turn};
+mod reload;
 mod self_test;
 pub(crate) mod signals;
 pub(crate) mod start;
+mod wishes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,12 +37,19 @@ use anyhow::Context as _;
 use l2mesh_common::tables::{Fact, PeerId};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
+use log::Level;
+
 use self::{
-    prober::{Prober, Target},
-    signals::Signals,
+    chronicle::Subject,
+    file_watch::FileWatch,
+    prober::{Prober, Retired, Target},
+    signals::{Signals, Wanted},
+    wishes::{What, Wish, Wishes},
 };
 
 use crate::{
+    cli::AttachArgs,
+    config::{Document, Mesh, TxHook},
     dataplane::{
         devices::Devices, fill::Paths, hooks, object::Object, pins::PinDir, tables::Tables, teardown, view::View,
     },
@@ -77,6 +90,11 @@ pub(crate) struct ReceiveMode {
     pub(crate) reason: String,
 }
 
+impl ReceiveMode {
+    /// Before it is known.
+    const UNDECIDED: Self = Self { receive: Receive::Tc, is_automatic: true, reason: String::new() };
+}
+
 impl std::fmt::Display for ReceiveMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let receive = match self.receive {
@@ -90,6 +108,17 @@ impl std::fmt::Display for ReceiveMode {
 
 /// One mesh, running.
 pub(crate) struct Agent {
+    /// How it was told to attach.
+    args: AttachArgs,
+    /// The configuration in force.
+    mesh: Mesh,
+    /// Which of its nodes this host is.
+    own: usize,
+    /// Its text.
+    document: Document,
+    wishes: Wishes,
+    /// With `--watch`.
+    file_watch: Option<FileWatch>,
     pub(crate) view: View,
     pub(crate) pins: PinDir,
     pub(crate) tables: Tables,
@@ -98,6 +127,8 @@ pub(crate) struct Agent {
     pub(crate) mode: ReceiveMode,
     pub(crate) netlink: Netlink,
     pub(crate) watch: Watch,
+    /// What can be asked of it. Before `control`: it ends before another agent may begin.
+    pub(crate) server: control::server::Server,
     pub(crate) control: control::Control,
     /// Whether the egress shortcut may be used at all.
     pub(crate) may_shortcut: bool,
@@ -133,6 +164,10 @@ pub(crate) struct Agent {
     prober: Option<Prober>,
     /// What it has counted.
     pub(crate) stats: Arc<Stats>,
+    /// What happened.
+    chronicle: chronicle::Chronicle,
+    /// What it knew, while it does not run.
+    retired: Option<Retired>,
     /// What it was told last.
     targets: Vec<Target>,
     /// What was last said of its lateness.
@@ -191,8 +226,14 @@ impl Agent {
         let mut settle = SETTLE;
         loop {
             tokio::select! {
-                () = signals.next() => return Ok(End::Signal),
+                wanted = signals.next() => match wanted {
+                    Wanted::End => return Ok(End::Signal),
+                    Wanted::Reload => self.wish(Wish { what: What::Reload, why: "SIGHUP", answer: None }).await,
+                },
                 request = self.control.next() => return Ok(End::Asked(request?)),
+                order = self.server.next() => self.obey(order).await,
+                () = FileWatch::next(&mut self.file_watch) => self.look_at_file().await,
+                found = self.wishes.looked_up() => self.go_on(found).await,
                 change = self.watch.next() => {
                     if self.note(change?) {
                         settled.get_or_insert_with(|| Instant::now() + settle);
@@ -262,7 +303,7 @@ impl Agent {
         }
         if self.told_fault.is_none_or(|told| told.elapsed() > FAULT_PAUSE) {
             self.told_fault = Some(Instant::now());
-            log::warn!("trying again: {error:#}");
+            self.say(Level::Warn, Subject::of("fault"), format!("trying again: {error:#}"));
         }
         Ok(())
     }
@@ -273,12 +314,12 @@ impl Agent {
             self.unpinned = None;
         } else if self.unpinned.is_none() {
             self.unpinned = Some(Instant::now());
-            log::error!(
+            let text = format!(
                 "somebody removed the pins in {} or their file system, and with them the mesh: run `l2mesh detach --iface {}` \
                  and attach again",
-                self.pins,
-                self.view.interface
+                self.pins, self.view.interface
             );
+            self.say(Level::Error, Subject::of("pins-gone"), text);
         }
     }
 
@@ -295,10 +336,18 @@ impl Agent {
         Ok(())
     }
 
+    /// Takes up what the configuration says to the agent alone.
+    fn take_settings(&mut self) {
+        let underlay = &self.mesh.underlay;
+        let tx_hook = self.args.tx_hook.unwrap_or(underlay.tx_hook);
+        self.may_shortcut = !self.view.by_kernel && tx_hook == TxHook::Auto;
+        self.fdb_age = underlay.fdb_age;
+    }
+
     /// Notes and tells how frames are received from now on.
     pub(crate) fn set_mode(&mut self, receive: Receive, reason: &str) -> anyhow::Result<()> {
         self.mode = ReceiveMode { receive, reason: reason.to_owned(), ..self.mode };
-        log::info!("mode {}", self.mode);
+        self.say(Level::Info, Subject::of("mode"), format!("mode {}", self.mode));
         self.tables.set_fact(Fact::Mode, &self.mode.to_string())
     }
 }

@@ -8,19 +8,36 @@ use l2mesh_common::{
     wire::MacAddr,
 };
 
+use log::Level;
+
 use super::{
-    Agent, coarse_now_ns,
+    Agent,
+    chronicle::Subject,
+    coarse_now_ns,
     journal::Topic,
     prober::{Event, Prober, Target},
 };
 use crate::dataplane::view::PeerView;
 
 impl Agent {
-    /// Starts the probes, where there is something to probe.
+    /// Starts the probes, where there is something to probe. What a prober knew that was paused goes on.
     pub(super) fn start_prober(&mut self) -> anyhow::Result<()> {
         self.targets = self.targets_now()?;
-        self.prober = Prober::start(&self.view, &self.tables, &self.targets, &self.stats)?;
+        let (stats, before) = (&self.stats, self.retired.take());
+        self.prober = Prober::start(&self.view, &self.tables, &self.targets, stats, before)?;
         Ok(())
+    }
+
+    /// Stops the probes until [`Self::start_prober`]: meanwhile no path changes.
+    pub(super) fn pause_prober(&mut self) {
+        let Some(prober) = self.prober.take() else { return };
+        let (retired, untold) = prober.retire();
+        self.retired = retired;
+        for event in untold {
+            if let Err(error) = self.follow_prober(&event) {
+                log::debug!("{error:#}");
+            }
+        }
     }
 
     /// How the peers that are probed are reached.
@@ -60,17 +77,19 @@ impl Agent {
                     (false, true) => "path-direct",
                     (false, false) => "path-none",
                 };
-                self.news.note_path(Topic { kind, vni: 0, mac: MacAddr::ZERO, peer }, text, coarse_now_ns()?);
+                self.note_path(Topic { kind, vni: 0, mac: MacAddr::ZERO, peer }, text, coarse_now_ns()?);
                 self.follow_paths()
             }
             Event::Size { peer, relay, mtu } => {
                 let path =
                     relay.map_or_else(|| "directly".to_owned(), |relay| format!("through {}", self.short(relay)));
                 let name = self.name(peer);
+                let about = Subject::of("path-mtu").peer(peer);
                 if mtu == 0 {
-                    log::info!("{name}: {path} all that the links take arrives");
+                    self.say(Level::Info, about, format!("{name}: {path} all that the links take arrives"));
                 } else {
-                    log::warn!("{name}: {path} {mtu} octets of a packet arrive, longer ones are lost");
+                    let text = format!("{name}: {path} {mtu} octets of a packet arrive, longer ones are lost");
+                    self.say(Level::Warn, about, text);
                 }
                 self.follow_paths()
             }

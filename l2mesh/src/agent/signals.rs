@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM, watched from before anything is made until everything is removed.
+//! SIGINT, SIGTERM and SIGHUP, watched from before anything is made until everything is removed.
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -7,6 +7,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    hang_up: Signal,
+}
+
+/// What a signal wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wanted {
+    /// SIGINT or SIGTERM.
+    End,
+    /// SIGHUP.
+    Reload,
 }
 
 impl Signals {
@@ -17,14 +27,22 @@ impl Signals {
     pub(crate) fn watch() -> anyhow::Result<Self> {
         let interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
         let terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
-        Ok(Self { interrupt, terminate })
+        let hang_up = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
+        Ok(Self { interrupt, terminate, hang_up })
     }
 
-    /// Waits for either of them, come since the last call or later.
-    pub(crate) async fn next(&mut self) {
+    /// Waits for any of them, come since the last call or later.
+    pub(crate) async fn next(&mut self) -> Wanted {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            biased;
+            _ = self.interrupt.recv() => Wanted::End,
+            _ = self.terminate.recv() => Wanted::End,
+            _ = self.hang_up.recv() => Wanted::Reload,
         }
+    }
+
+    /// Waits for one that ends us.
+    pub(crate) async fn end(&mut self) {
+        while self.next().await != Wanted::End {}
     }
 }

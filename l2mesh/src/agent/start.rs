@@ -1,55 +1,47 @@
 //! From the command line to a running mesh, in the order in which a failure does no harm.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     fs,
-    net::IpAddr,
     path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail, ensure};
-use aya::programs::TcAttachType;
-use l2mesh_common::tables::{Fact, PeerId};
-use tokio::time::{Instant, sleep, timeout_at};
+use l2mesh_common::tables::Fact;
 
 use super::{
     Agent, Receive, ReceiveMode,
-    control::{Control, live_agent},
+    arrange::{ingress, known},
+    chronicle::Chronicle,
+    control::{Control, live_agent, server::Server},
     events::News,
+    file_watch::FileWatch,
     identity::{Identity, identity},
     kernel_mode,
     overlay::Overlays,
     own_hooks::OwnHooks,
     signals::Signals,
+    wishes::Wishes,
 };
 use crate::{
     cli::{AttachArgs, Mode, XdpTx},
-    config::{Mesh, TxHook},
+    config::{Document, Mesh},
     dataplane::{
-        bridges,
-        devices::{self, Devices, Known},
-        fill::fill,
-        hooks::{self, Hook, XdpOutcome},
+        devices::Devices,
+        hooks::{self, XdpOutcome},
         object::{Object, Tc},
         pins::{Owner, PinDir, PinnedMeta, State, interface_name},
         tables::Tables,
         teardown,
         view::{Place, View},
     },
-    underlay::{
-        Link, Netlink,
-        complaints::Complaints,
-        features::driver,
-        watch::{Change, Watch},
-    },
+    underlay::{Link, Netlink, complaints::Complaints, features::driver, watch::Watch},
 };
 
 /// How long attach waits for the first answers of next hops before it says that it is up.
 const FIRST_ANSWERS: Duration = Duration::from_secs(2);
-/// How long it waits for carriers of its own devices, which others' changes of interfaces can hold up.
-const CARRIER: Duration = Duration::from_secs(10);
 /// Drivers whose XDP programs cannot pass metadata on (`xdp_prepare_buff(.., false)`; dataplane.md 5).
 const WITHOUT_METADATA: [&str; 7] = ["ena", "gve", "gvnic", "hv_netvsc", "mana", "vmxnet3", "xen-netfront"];
 
@@ -60,10 +52,11 @@ const WITHOUT_METADATA: [&str; 7] = ["ena", "gve", "gvnic", "hv_netvsc", "mana",
 /// One sentence that says what is wrong, where, and what to do.
 pub(crate) async fn start(
     args: &AttachArgs,
-    file: Option<&Mesh>,
+    file: Option<(Document, Mesh)>,
     pin_root: &Path,
     signals: &mut Signals,
 ) -> anyhow::Result<Option<Agent>> {
+    let (document, file) = file.unzip();
     let netlink = Netlink::open()?;
     let link = underlay_interface(&netlink, &args.iface).await?;
     let by_kernel = kernel_mode::chosen(args.mode, &link)?;
@@ -71,8 +64,8 @@ pub(crate) async fn start(
     refuse_second(pin_root, &link)?;
     let mut watch = Watch::open()?;
     let identity = tokio::select! {
-        identity = identity(args, file, &netlink, &link, &mut watch) => identity?,
-        () = signals.next() => return Ok(None),
+        identity = identity(args, file.as_ref(), &netlink, &link, &mut watch) => identity?,
+        () = signals.end() => return Ok(None),
         request = control.next() => {
             request?.answer(&Ok(Vec::new())).await;
             return Ok(None);
@@ -99,47 +92,25 @@ pub(crate) async fn start(
             false
         }
     };
-    let built = build(args, by_kernel, &identity, &link, &owner, &pins, adopts, &netlink).await;
-    let (view, tables, object, devices, mode, own_hooks) = match built {
-        Ok(built) => built,
-        Err(error) => return Err(give_up(error, adopts, &netlink, &link, &pins).await),
-    };
-    let underlay = &identity.mesh.underlay;
-    let may_shortcut = mode.receive != Receive::Kernel && args.tx_hook.unwrap_or(underlay.tx_hook) == TxHook::Auto;
-    let mut agent = Agent {
-        view,
-        pins,
-        tables,
-        object,
-        devices,
-        mode,
-        netlink,
-        watch,
-        control,
-        may_shortcut,
-        fdb_age: underlay.fdb_age,
-        persist: args.persist,
-        source: identity.source,
-        unreachable: BTreeMap::new(),
-        is_up: false,
-        broken: BTreeSet::new(),
-        overlays: Overlays::default(),
-        own_hooks,
-        netns_cookie: owner.netns_cookie,
-        told_fault: None,
-        unpinned: None,
-        news: News::default(),
-        complaints: hear_complaints(),
-        links: BTreeMap::new(),
-        paths: BTreeMap::new(),
-        prober: None,
-        stats: Arc::default(),
-        targets: Vec::new(),
-        told_lateness: String::new(),
-    };
-    match agent.finish().await {
-        Ok(()) => Ok(Some(agent)),
-        Err(error) => Err(give_up(error, adopts, &agent.netlink, &link, &agent.pins).await),
+    let document = document.unwrap_or_else(|| Document::from_flags(&identity.mesh, identity.own));
+    match Box::pin(build(
+        args,
+        document,
+        by_kernel,
+        identity,
+        &link,
+        owner,
+        pins.clone(),
+        adopts,
+        (netlink.clone(), watch, control),
+    ))
+    .await
+    {
+        Ok(mut agent) => {
+            agent.server = Server::open(&agent.pins.socket());
+            Ok(Some(agent))
+        }
+        Err(error) => Err(give_up(error, adopts, &netlink, &link, &pins).await),
     }
 }
 
@@ -164,53 +135,6 @@ async fn give_up(error: anyhow::Error, adopts: bool, netlink: &Netlink, link: &L
 }
 
 impl Agent {
-    /// Egress programs, first next hops, overlay interfaces up.
-    async fn finish(&mut self) -> anyhow::Result<()> {
-        let networks = &self.devices.networks;
-        // Those that were there before are as their user left them.
-        let new = networks.iter().filter(|pair| pair.is_new);
-        let overlays = new.filter_map(|pair| Some(pair.overlay.as_ref()?.index));
-        let ends: Vec<u32> = networks.iter().map(|pair| pair.hidden).chain(overlays).collect();
-        self.attach_egress_programs()?;
-        self.netlink.set_all_up(&ends).await?;
-        self.wait_for_carrier().await?;
-        self.look_at_overlays().await?;
-        let deadline = Instant::now() + FIRST_ANSWERS;
-        loop {
-            self.look_up_next_hops().await?;
-            if self.unreachable.is_empty() || Instant::now() > deadline {
-                break;
-            }
-            // An answer is a change of a neighbour; there may be thousands of others.
-            let pause = Instant::now() + Duration::from_millis(100);
-            while let Ok(change) = timeout_at(pause, self.watch.next()).await {
-                let change = change?;
-                if self.note(change) && matches!(change, Change::Neighbour { .. }) {
-                    break;
-                }
-            }
-        }
-        self.tell_missing();
-        self.start_prober()?;
-        self.test_firewall().await
-    }
-
-    /// Of a pair, the end that came up first sends once the kernel has noticed that the other is there too
-    /// (`linkwatch_do_dev`): what it is given before is lost.
-    async fn wait_for_carrier(&self) -> anyhow::Result<()> {
-        let new: HashSet<u32> = self.devices.networks.iter().filter(|it| it.is_new).map(|it| it.hidden).collect();
-        let deadline = Instant::now() + CARRIER;
-        loop {
-            let start = Instant::now();
-            let links = self.netlink.links().await?;
-            let waiting = links.iter().filter(|link| new.contains(&link.index) && !link.oper_up).count();
-            if waiting == 0 || start > deadline {
-                return Ok(());
-            }
-            sleep(start.elapsed()).await;
-        }
-    }
-
     /// The one line that says that the mesh is up.
     pub(crate) fn up_line(&self) -> String {
         let View { interface, node, peers, networks, .. } = &self.view;
@@ -228,27 +152,89 @@ impl Agent {
     }
 }
 
-type Built = (View, Tables, Object, Devices, ReceiveMode, OwnHooks);
-
 #[expect(clippy::too_many_arguments, reason = "all that is known by then, each used once")]
 async fn build(
     args: &AttachArgs,
+    document: Document,
     by_kernel: Option<ReceiveMode>,
-    identity: &Identity,
+    identity: Identity,
     link: &Link,
-    owner: &Owner,
-    pins: &PinDir,
+    owner: Owner,
+    pins: PinDir,
     adopts: bool,
-    netlink: &Netlink,
-) -> anyhow::Result<Built> {
-    let (known_peers, known_devices) = if adopts { known(&Tables::open(pins)?)? } else { Default::default() };
-    let place = Place {
+    (netlink, watch, control): (Netlink, Watch, Control),
+) -> anyhow::Result<Agent> {
+    let known_peers = if adopts { known(&Tables::open(&pins)?)?.0 } else { Vec::new() };
+    let underlay = identity.mesh.underlay.clone();
+    let view =
+        View::new(&identity.mesh, identity.own, place(args, &identity, link, by_kernel.is_some()), &known_peers)?;
+    pins.create()?;
+    let mut object = Object::load(&pins, underlay.fdb_size)?;
+    let mut tables = Tables::open(&pins)?;
+    hooks::fill_calls(&mut object, &pins, &mut tables)?;
+    let file_watch = args.config.as_deref().filter(|_| args.watch).map(FileWatch::open).transpose()?;
+    let mut agent = Agent {
+        args: args.clone(),
+        mesh: identity.mesh,
+        own: identity.own,
+        document,
+        wishes: Wishes::default(),
+        file_watch,
+        view: view.clone(),
+        pins,
+        tables,
+        object,
+        devices: Devices::default(),
+        mode: by_kernel.unwrap_or(ReceiveMode::UNDECIDED),
+        netlink,
+        watch,
+        server: Server::default(),
+        control,
+        may_shortcut: false,
+        fdb_age: underlay.fdb_age,
+        persist: args.persist,
+        source: identity.source,
+        unreachable: BTreeMap::new(),
+        is_up: false,
+        broken: BTreeSet::new(),
+        overlays: Overlays::default(),
+        own_hooks: OwnHooks::default(),
+        netns_cookie: owner.netns_cookie,
+        told_fault: None,
+        unpinned: None,
+        news: News::default(),
+        complaints: hear_complaints(),
+        links: BTreeMap::new(),
+        paths: BTreeMap::new(),
+        prober: None,
+        retired: None,
+        stats: Arc::default(),
+        chronicle: Chronicle::default(),
+        targets: Vec::new(),
+        told_lateness: String::new(),
+    };
+    agent.take_settings();
+    agent.arrange(view, underlay.private_port).await?;
+    agent.attach_underlay(args.mode)?;
+    agent.tables.set_fact(Fact::Mode, &agent.mode.to_string())?;
+    // Last: from here on the pins are those of a whole attach.
+    agent.tables.meta.set(0, owner.meta()?, 0).context("cannot write META")?;
+    agent.bring_up(FIRST_ANSWERS).await?;
+    agent.tell_missing();
+    agent.start_prober()?;
+    agent.test_firewall().await?;
+    Ok(agent)
+}
+
+/// The underlay interface for which a view is made.
+pub(super) fn place<'a>(args: &AttachArgs, identity: &'a Identity, link: &'a Link, by_kernel: bool) -> Place<'a> {
+    Place {
         interface: &link.name,
         ifindex: link.index,
         mtu: link.mtu,
         local: identity.local,
         addresses: &identity.addresses,
-        by_kernel: by_kernel.is_some(),
+        by_kernel,
         // Of a veth, what XDP sends waits or is lost where the far end has no XDP program (`veth_xdp_flush`, `veth_xdp_xmit` in
         // drivers/net/veth.c), and nobody here can see that end.
         xdp_tx: match args.xdp_tx {
@@ -256,35 +242,18 @@ async fn build(
             XdpTx::On => true,
             XdpTx::Off => false,
         },
-    };
-    let view = View::new(&identity.mesh, identity.own, place, &known_peers)?;
-    let underlay = &identity.mesh.underlay;
-    devices::refuse_port(&view, underlay.private_port, &known_devices)?;
-    pins.create()?;
-    let mut devices = devices::ensure(netlink, &view, underlay.private_port, &known_devices).await?;
-    let mut object = Object::load(pins, underlay.fdb_size)?;
-    let mut tables = Tables::open(pins)?;
-    fill(&mut tables, &view, &devices)?;
-    tables.set_fact(Fact::UdpPort, &devices.port_text(view.port))?;
-    hooks::fill_calls(&mut object, pins, &mut tables)?;
-    bridges::ensure(netlink, &view, &mut devices, &mut tables).await?;
-    let own_hooks = OwnHooks::attach(&mut object, pins, netlink, view.ifindex, &devices).await?;
-    hooks::attach_tc(&mut object, pins, ingress(&devices.helper.name, Tc::Helper))?;
-    let mode = match by_kernel {
-        Some(mode) => {
-            kernel_mode::leave_underlay(pins, &devices)?;
-            mode
-        }
-        None => attach_underlay(args.mode, &mut object, pins, &view)?,
-    };
-    tables.set_fact(Fact::Mode, &mode.to_string())?;
-    // Last: from here on the pins are those of a whole attach.
-    tables.meta.set(0, owner.meta()?, 0).context("cannot write META")?;
-    Ok((view, tables, object, devices, mode, own_hooks))
+    }
 }
 
-fn ingress(interface: &str, program: Tc) -> Hook<'_> {
-    Hook { interface, program, side: TcAttachType::Ingress, vni: None }
+impl Agent {
+    /// Programs at the underlay interface, where the mode has any.
+    fn attach_underlay(&mut self, wanted: Mode) -> anyhow::Result<()> {
+        if self.mode.receive == Receive::Kernel {
+            return kernel_mode::leave_underlay(&self.pins, &self.devices);
+        }
+        self.mode = attach_underlay(wanted, &mut self.object, &self.pins, &self.view)?;
+        Ok(())
+    }
 }
 
 /// TC first, XDP last: with XDP and no TC, inner frames would enter the host's stack as the NIC's own.
@@ -316,16 +285,6 @@ fn attach_underlay(wanted: Mode, object: &mut Object, pins: &PinDir, view: &View
         XdpOutcome::Refused(reason) if is_automatic => Ok(ReceiveMode { receive: Receive::Tc, is_automatic, reason }),
         XdpOutcome::Refused(reason) => bail!("no mode xdp: {reason}: use --mode tc"),
     }
-}
-
-/// What the tables of an earlier attach say about peers and devices.
-fn known(tables: &Tables) -> anyhow::Result<(Vec<(IpAddr, PeerId)>, Known)> {
-    let peers = tables.vteps.iter().map(|entry| entry.map(|(address, id)| (address.ip(), id)));
-    let pairs =
-        tables.networks.iter().map(|entry| entry.map(|(vni, network)| (vni, (network.port_ifindex, network.mac))));
-    let settings = tables.settings.get(&0, 0)?;
-    let helper = Some((settings.helper_ifindex, settings.helper_port, settings.port));
-    Ok((peers.collect::<Result<_, _>>()?, Known { pairs: pairs.collect::<Result<_, _>>()?, helper }))
 }
 
 /// An agent outlives its interface, and goes on where it can when one of the same name comes back, as a tunnel does.

@@ -8,7 +8,7 @@ use crate::{
         start::{require_privileges, start},
     },
     cli::AttachArgs,
-    config::Mesh,
+    config::{ConfigErrors, Document, Mesh},
     metrics::{Listener, Metrics},
 };
 
@@ -19,11 +19,11 @@ use crate::{
 pub(crate) async fn run(args: &AttachArgs, pin_root: &Path) -> anyhow::Result<()> {
     require_privileges("attach")?;
     // Before the signals are ours: whoever waits for a pipe that nobody writes to wants to end it.
-    let file = args.config.as_deref().map(Mesh::from_file).transpose()?;
+    let file = args.config.as_deref().map(read).transpose()?;
     let mut signals = Signals::watch()?;
     // Refused before anything is touched.
     let listener = args.metrics.map(Listener::bind).transpose()?;
-    let Some(agent) = start(args, file.as_ref(), pin_root, &mut signals).await? else { return Ok(()) };
+    let Some(agent) = start(args, file, pin_root, &mut signals).await? else { return Ok(()) };
     let mut stdout = std::io::stdout();
     // Nobody has to read it: the mesh is up all the same.
     if let Err(error) = writeln!(stdout, "{}", agent.up_line()).and_then(|()| stdout.flush()) {
@@ -33,5 +33,11 @@ pub(crate) async fn run(args: &AttachArgs, pin_root: &Path) -> anyhow::Result<()
     let _metrics = listener.and_then(|listener| {
         Metrics::serve(listener, &agent).inspect_err(|error| log::error!("no metrics: {error:#}")).ok()
     });
-    agent.run(&mut signals).await
+    Box::pin(agent.run(&mut signals)).await
+}
+
+fn read(path: &Path) -> Result<(Document, Mesh), ConfigErrors> {
+    let document = Document::from_file(path)?;
+    let mesh = document.mesh()?;
+    Ok((document, mesh))
 }

@@ -1,11 +1,14 @@
 //! One file a verb.
 
 pub(crate) mod attach;
+pub(crate) mod change;
 pub(crate) mod check;
-mod clock;
+pub(crate) mod clock;
 pub(crate) mod detach;
+pub(crate) mod events;
 pub(crate) mod import;
 pub(crate) mod maps;
 mod output;
 pub(crate) mod ping;
 pub(crate) mod status;
+pub(crate) mod top;

@@ -87,8 +87,15 @@ pub(super) enum Origin {
 /// The configuration being read, as far as errors need it.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Source<'a> {
-    File { name: &'a str, text: &'a str },
+    File {
+        name: &'a str,
+        text: &'a str,
+    },
     Flags,
+    /// Made from flags, then changed: nobody has it to look into.
+    FlagsText {
+        name: &'a str,
+    },
 }
 
 /// Collects errors, so that all of them are shown at once.
@@ -117,7 +124,7 @@ impl<'a> Report<'a> {
                 let line = self.ends.partition_point(|&end| end < offset) + 1;
                 Location { place: name.into(), line: Some(line) }
             }
-            (Source::File { name, .. }, _) => Location { place: name.into(), line: None },
+            (Source::File { name, .. } | Source::FlagsText { name }, _) => Location { place: name.into(), line: None },
             (Source::Flags, Origin::Flag(flag)) => Location { place: flag.into(), line: None },
             (Source::Flags, _) => Location::default(),
         }

@@ -6,6 +6,9 @@
 //! flags.rs --'    (node.rs, network.rs)        '-- relays.rs   who may stand between two nodes
 //! ```
 
+mod diff;
+mod document;
+mod edit;
 mod error;
 mod families;
 mod file;
@@ -32,6 +35,9 @@ use std::{
 
 use l2mesh_common::wire::{MacAddr, Vni};
 
+pub(crate) use diff::changes;
+pub(crate) use document::Document;
+pub(crate) use edit::{Edit, Named, NewNetwork, NewNode, StaticMac, edited};
 pub(crate) use error::{ConfigError, ConfigErrors, Location};
 pub(crate) use flags::MeshFlags;
 pub(crate) use host::{Host, ResolveError};
@@ -291,14 +297,7 @@ impl Mesh {
     /// # Errors
     /// The file cannot be read, or any of the reasons of [`Mesh::from_toml`].
     pub(crate) fn from_file(path: &Path) -> Result<Self, ConfigErrors> {
-        let name = path.display().to_string();
-        match read(path) {
-            Ok(text) => Self::from_toml(&text, &name),
-            Err(error) => {
-                let location = Location { place: name, line: None };
-                Err(ConfigError::new(location, format!("cannot be read: {error}")).into())
-            }
-        }
+        Document::from_file(path)?.mesh()
     }
 
     /// The mesh that `text` describes; `file_name` is how errors call it.
@@ -318,5 +317,28 @@ impl Mesh {
         let raw = flags::read(flags, host)?;
         let mesh = validate::mesh(&raw, Source::Flags)?;
         Ok(Self { own: Some(0), ..mesh })
+    }
+
+    /// The mesh of a text that was made from flags, whose node `own` this host is.
+    ///
+    /// # Errors
+    /// Any of the reasons of [`Mesh::from_toml`], or there is no such node any more.
+    pub(crate) fn from_flags_text(text: &str, name: &str, own: &str) -> Result<Self, ConfigErrors> {
+        let raw = file::parse(text, name)?;
+        let mesh = validate::mesh(&raw, Source::FlagsText { name })?;
+        let Some(place) = mesh.nodes.iter().position(|node| node.name == own) else {
+            let location = Location { place: name.to_owned(), line: None };
+            return Err(ConfigError::new(location, format!("node {own:?} is this host: it has to stay")).into());
+        };
+        Ok(Self { own: Some(place), ..mesh })
+    }
+
+    /// The host names that [`Mesh::resolve`] asks for.
+    pub(crate) fn host_names(&self) -> Vec<String> {
+        let name = |node: &Node| match &node.address {
+            Address::Host { name, .. } => Some(name.clone()),
+            Address::Ip(_) => None,
+        };
+        self.nodes.iter().filter_map(name).collect()
     }
 }

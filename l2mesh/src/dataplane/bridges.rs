@@ -69,12 +69,15 @@ pub(crate) async fn ensure(
         wanted.extend(network.addresses.iter().map(|it| Owned { index, address: it.address, prefix: it.prefix }));
     }
     let overlays = devices.networks.iter().filter_map(|pair| Some(pair.overlay.as_ref()?.index));
-    let mut places: BTreeSet<u32> = overlays.chain(before.into_values()).collect();
+    let mut places: BTreeSet<u32> = overlays.chain(before.values().copied()).collect();
     places.extend(wanted.iter().map(|it| it.index));
     let ours: BTreeSet<Owned> =
         netlink.our_addresses().await?.into_iter().filter(|it| places.contains(&it.index)).collect();
     netlink.remove_addresses(&ours.difference(&wanted).copied().collect::<Vec<_>>()).await?;
     netlink.add_addresses(&wanted.difference(&ours).copied().collect::<Vec<_>>()).await?;
+    for vni in before.into_keys().filter(|vni| view.networks.iter().all(|network| network.vni != *vni)) {
+        remove(&mut tables.labels, &LabelKey::bridge(vni))?;
+    }
     Ok(())
 }
 

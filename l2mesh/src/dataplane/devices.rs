@@ -12,6 +12,7 @@ use l2mesh_common::wire::MacAddr;
 use super::{
     bridges,
     headroom::make_headroom,
+    pins::PinDir,
     view::{NetworkView, View},
 };
 use crate::underlay::{
@@ -38,7 +39,7 @@ const UNWANTED_OFFLOADS: [&str; 9] = [
 const PORTS_TRIED: u16 = 64;
 
 /// The devices of a mesh.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Devices {
     pub(crate) helper: Link,
     /// The UDP port that the helper device holds.
@@ -99,14 +100,17 @@ pub(crate) async fn ensure(
     view: &View,
     wants_private_port: bool,
     known: &Known,
+    pins: &PinDir,
 ) -> anyhow::Result<Devices> {
     let links = netlink.links().await?;
     bridges::refuse(netlink, view, &links).await?;
     let mut made = Vec::new();
     match ensure_networks(netlink, view, known, &links, &mut made).await {
         Ok(networks) => {
-            let (helper, helper_port) =
-                ensure_rest(netlink, view, wants_private_port, &links, known, &networks).await?;
+            remove_rest(netlink, view, &links, pins).await?;
+            let helper = links.iter().find(|link| link.alias.as_deref() == Some(&*view.helper_alias())).cloned();
+            let (helper, helper_port) = ensure_helper(netlink, view, wants_private_port, helper, known).await?;
+            make_headroom(netlink, view, &helper, &networks).await;
             Ok(Devices { helper, helper_port, is_private: wants_private_port, networks })
         }
         Err(error) => {
@@ -174,24 +178,16 @@ async fn ensure_networks(
     Ok(networks)
 }
 
-/// Removes what the configuration no longer has; then the helper device.
-async fn ensure_rest(
-    netlink: &Netlink,
-    view: &View,
-    wants_private_port: bool,
-    links: &[Link],
-    known: &Known,
-    networks: &[Pair],
-) -> anyhow::Result<(Link, u16)> {
+/// Removes what the configuration no longer has.
+async fn remove_rest(netlink: &Netlink, view: &View, links: &[Link], pins: &PinDir) -> anyhow::Result<()> {
     let wanted: HashSet<u32> = view.networks.iter().map(|network| network.vni).collect();
+    // Their interfaces would take the programs along, in one step during which nobody else can change any interface.
+    pins.detach_overlays(|vni| !wanted.contains(&vni), &mut || ())?;
     let unwanted = links.iter().filter(|link| view.vni_of(link).is_some_and(|vni| !wanted.contains(&vni)));
     for some in unwanted.map(|link| link.index).collect::<Vec<_>>().chunks(TOGETHER) {
         netlink.delete_together(some).await?;
     }
-    let helper = links.iter().find(|link| link.alias.as_deref() == Some(&*view.helper_alias())).cloned();
-    let (helper, helper_port) = ensure_helper(netlink, view, wants_private_port, helper, known).await?;
-    make_headroom(netlink, view, &helper, networks).await;
-    Ok((helper, helper_port))
+    Ok(())
 }
 
 /// Pairs for networks that have none. `taken` are the names of all devices; the new ones are noted in `made`.

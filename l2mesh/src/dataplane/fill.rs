@@ -30,8 +30,14 @@ const VETH_EXTRA: u32 = 14 + 4;
 
 /// Writes everything but `META` and the next hops. What an earlier attach left and is still right stays untouched.
 pub(crate) fn fill(tables: &mut Tables, view: &View, devices: &Devices) -> anyhow::Result<()> {
+    let moves = |settings: Settings| (settings.move_limit, settings.move_freeze_ms);
+    let moves_before = moves(tables.settings.get(&0, 0)?);
     write_settings(tables, view, devices)?;
-    let others = write_peers(tables, view)?;
+    let (others, is_taken_over) = write_peers(tables, view)?;
+    if is_taken_over || moves_before != moves(tables.settings.get(&0, 0)?) {
+        // What was known of addresses' moves names peers that are others now, or was counted by other limits.
+        reconcile(&mut tables.stays, [])?;
+    }
     write_paths(tables, view, &others)?;
     let nodes = view.peers.iter().filter(|peer| !peer.is_plain).map(|peer| (peer.node_id, peer.id));
     reconcile(&mut tables.nodes, nodes.chain([(view.node_id, OWN_NODE)]))?;
@@ -51,15 +57,27 @@ pub(crate) fn fill(tables: &mut Tables, view: &View, devices: &Devices) -> anyho
         .map(|(network, pair)| (network.vni, network_value(network, pair, numbers[&network.vni])))
         .collect();
     reconcile(&mut tables.networks, networks)?;
-    // Shortcuts are for the agent to open, once it has looked.
     let ports = view.networks.iter().zip(&devices.networks).flat_map(|(network, pair)| {
         let port = port_value(network, pair, numbers[&network.vni]);
-        [Some((pair.hidden, port)), pair.overlay.as_ref().map(|overlay| (overlay.index, port))]
+        let overlay =
+            pair.overlay.as_ref().map(|overlay| (overlay.index, keep_shortcut(tables, view, overlay.index, port)));
+        [Some((pair.hidden, port)), overlay]
     });
-    reconcile(&mut tables.ports, ports.flatten())?;
+    let ports: Vec<_> = ports.flatten().collect();
+    reconcile(&mut tables.ports, ports)?;
     write_fdb(tables, view, &others)?;
     keep_neighbours(tables, view, &others)?;
     write_labels(tables, view)
+}
+
+/// Shortcuts are for the agent to open and to close, once it has looked: frames that change from one way to the other may overtake.
+fn keep_shortcut(tables: &Tables, view: &View, overlay: u32, port: Port) -> Port {
+    match tables.ports.get(&overlay, 0) {
+        Ok(before) if before.vni == port.vni && !view.by_kernel => {
+            Port { flags: port.flags | before.flags & Port::SHORTCUT, netns_cookie: before.netns_cookie, ..port }
+        }
+        _ => port,
+    }
 }
 
 /// How each peer is reached.
@@ -202,8 +220,9 @@ pub(crate) fn write_settings(tables: &mut Tables, view: &View, devices: &Devices
     Ok(())
 }
 
-/// Returns the ids that meant another address before: what is known about that peer is not true of its successor.
-fn write_peers(tables: &mut Tables, view: &View) -> anyhow::Result<HashSet<PeerId>> {
+/// Returns the ids that meant another address before, or nobody: what is known about that peer is not true of its successor. And
+/// whether there is such a peer: one that was known before and is not any more.
+fn write_peers(tables: &mut Tables, view: &View) -> anyhow::Result<(HashSet<PeerId>, bool)> {
     let known = tables.vteps.iter().map(|entry| entry.map(|(address, id)| (id, address.ip())));
     let known: HashMap<PeerId, IpAddr> = known.collect::<Result<_, _>>()?;
     let empty = Peer { next_hop: [NextHop::UNKNOWN; 2], ..Peer::zeroed() };
@@ -219,7 +238,9 @@ fn write_peers(tables: &mut Tables, view: &View) -> anyhow::Result<HashSet<PeerI
         let flags = [(peer.is_plain, Peer::PLAIN), (peer.is_relay, Peer::RELAY)];
         let flags = flags.iter().filter(|(is_set, _)| *is_set).fold(0, |flags, (_, flag)| flags | flag);
         let value = Peer { flags, node_id: peer.node_id, ..before };
-        tables.peers.set(peer.id, value, 0).context("cannot write PEERS")?;
+        if tables.peers.get(&peer.id, 0)? != value {
+            tables.peers.set(peer.id, value, 0).context("cannot write PEERS")?;
+        }
         used.insert(peer.id);
         if !is_the_same {
             others.insert(peer.id);
@@ -231,10 +252,11 @@ fn write_peers(tables: &mut Tables, view: &View) -> anyhow::Result<HashSet<PeerI
         }
     }
     reconcile(&mut tables.vteps, view.peers.iter().map(|peer| (VtepAddress::from(peer.address), peer.id)))?;
-    for &id in &others {
+    let gone: Vec<PeerId> = known.keys().copied().filter(|id| others.contains(id) || !used.contains(id)).collect();
+    for &id in others.iter().chain(&gone) {
         tables.clear_peer_counter(id)?;
     }
-    Ok(others)
+    Ok((others, !gone.is_empty()))
 }
 
 /// Static entries as configured; learned ones stay where their network and peer still exist. `others` are ids that mean
@@ -265,9 +287,8 @@ fn write_fdb(tables: &mut Tables, view: &View, others: &HashSet<PeerId>) -> anyh
     count_macs(tables)
 }
 
-/// What an earlier attach knew of addresses' moves names peers that may be others now, and what it counted was by its limits.
+/// What was counted was by other limits, perhaps.
 fn count_macs(tables: &mut Tables) -> anyhow::Result<()> {
-    reconcile(&mut tables.stays, [])?;
     let mut census = Census::begin(tables)?;
     for found in &tables.fdb {
         let (key, entry) = found?;
@@ -292,7 +313,13 @@ fn keep_neighbours(tables: &mut Tables, view: &View, others: &HashSet<PeerId>) -
 }
 
 fn write_labels(tables: &mut Tables, view: &View) -> anyhow::Result<()> {
-    let stays = |key: &LabelKey| matches!(key.kind, LabelKey::FACT | LabelKey::BRIDGE);
+    let vnis: HashSet<u32> = view.networks.iter().map(|network| network.vni).collect();
+    let stays = |key: &LabelKey| match key.kind {
+        // What is recorded of a bridge says what to leave.
+        LabelKey::FACT | LabelKey::BRIDGE => true,
+        LabelKey::TRANSMIT => vnis.contains(&key.id),
+        _ => false,
+    };
     let facts: Vec<_> = tables.labels.iter().filter_map(Result::ok).filter(|(key, _)| stays(key)).collect();
     let peers = view.peers.iter().map(|peer| (LabelKey::peer(peer.id), Label::new(&peer.name)));
     let networks = view.networks.iter().map(|network| (LabelKey::network(network.vni), Label::new(&network.name)));

@@ -78,7 +78,11 @@ pub(crate) fn update_tc(object: &mut Object, pins: &PinDir, hook: Hook<'_>) -> a
     }
     let program = object.tc(pins, hook.program)?;
     let link = FdLink::from(PinnedLink::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?);
-    if SchedClassifierLink::try_from(link).is_ok_and(|link| program.attach_to_link(link).is_ok()) {
+    // Pinned it stays: nobody has to hold it.
+    if let Ok(link) = SchedClassifierLink::try_from(link)
+        && let Ok(id) = program.attach_to_link(link)
+    {
+        drop(program.take_link(id)?);
         return Ok(true);
     }
     std::fs::remove_file(&path).with_context(|| format!("cannot remove the pin {}", path.display()))?;
@@ -129,7 +133,10 @@ pub(crate) fn attach_xdp(
     if path.exists() {
         let link =
             FdLink::from(PinnedLink::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?);
-        if XdpLink::try_from(link).is_ok_and(|link| program.attach_to_link(link).is_ok()) {
+        if let Ok(link) = XdpLink::try_from(link)
+            && let Ok(id) = program.attach_to_link(link)
+        {
+            drop(program.take_link(id)?);
             return Ok(XdpOutcome::Attached);
         }
         std::fs::remove_file(&path).with_context(|| format!("cannot remove the pin {}", path.display()))?;

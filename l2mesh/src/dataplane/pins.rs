@@ -21,8 +21,12 @@ use nix::{
 };
 
 const BPFFS: &str = "/sys/fs/bpf";
+/// How the first network namespace is called.
+const FIRST: &str = "init";
 /// Where pins are unless `--pin-dir` says otherwise.
 pub(crate) const OWN_ROOT: &str = "/sys/fs/bpf/l2mesh";
+/// Where the sockets of agents are.
+pub(crate) const SOCKETS: &str = "/run/l2mesh";
 
 /// The underlay interface to which pins belong, in its namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -111,6 +115,12 @@ impl PinDir {
         &self.path
     }
 
+    /// The agent's socket: `/run/l2mesh/<netns>/<ifindex>-<interface>.sock`.
+    pub(crate) fn socket(&self) -> PathBuf {
+        let namespace = self.path.parent().map(name).unwrap_or_default();
+        Path::new(SOCKETS).join(namespace).join(format!("{}.sock", name(&self.path)))
+    }
+
     /// The pin of a map, program or link.
     pub(crate) fn pin(&self, name: &str) -> PathBuf {
         self.path.join(name)
@@ -190,11 +200,13 @@ impl PinDir {
         object::remove_file_if_there(&self.pin("META"))
     }
 
-    /// Takes the programs off the interfaces of networks.
-    pub(crate) fn detach_overlays(&self, progress: &mut dyn FnMut()) -> anyhow::Result<()> {
+    /// Takes the programs off the interfaces of those networks that go, by VNI.
+    pub(crate) fn detach_overlays(&self, goes: impl Fn(u32) -> bool, progress: &mut dyn FnMut()) -> anyhow::Result<()> {
         let links = [Tc::Overlay, Tc::OverlayEgress].map(|program| format!("{}{}-", hooks::LINK, program.name()));
         for pin in entries(&self.path)? {
-            if links.iter().any(|link| name(&pin).starts_with(link)) {
+            let name = name(&pin);
+            let vni = links.iter().find_map(|link| u32::from_str_radix(name.strip_prefix(&**link)?, 16).ok());
+            if vni.is_some_and(&goes) {
                 progress();
                 hooks::unpin(&pin)?;
             }
@@ -202,9 +214,11 @@ impl PinDir {
         Ok(())
     }
 
-    /// Removes every pin and the directory, and those above it that are empty then. Links go in the order in which
+    /// Removes every pin, the agent's socket and the directory, and those above it that are empty then. Links go in the order in which
     /// nothing reaches the host by mistake: XDP before TC (with XDP and no TC, inner frames would enter the host's stack).
     pub(crate) fn remove(&self) -> anyhow::Result<()> {
+        // Of an agent that was killed.
+        remove_socket(&self.socket());
         let mut pins = entries(&self.path)?;
         pins.sort_by_key(|path| {
             let name = name(path);
@@ -255,6 +269,41 @@ fn escape(interface: &str) -> String {
     escaped
 }
 
+/// What [`escape`] has made of a name.
+pub(crate) fn unescape(escaped: &str) -> String {
+    let mut octets = Vec::new();
+    let mut rest = escaped.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        let code = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let code = code.filter(|_| first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        octets.push(code.unwrap_or(first));
+        rest = if code.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8_lossy(&octets).into_owned()
+}
+
+/// Where the sockets of the agents of the calling thread's namespace are.
+pub(crate) fn sockets_dir() -> anyhow::Result<PathBuf> {
+    let own = namespace_dir(Path::new(SOCKETS))?;
+    // Without root nobody is told which namespace is the first one.
+    let is_told = fs::metadata("/proc/1/ns/net").is_ok();
+    Ok(if is_told || own.exists() { own } else { Path::new(SOCKETS).join(FIRST) })
+}
+
+/// Removes a socket, and its directories if they are empty then.
+pub(crate) fn remove_socket(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        log::debug!("cannot remove {}: {error}", path.display());
+    }
+    for above in path.ancestors().skip(1).take(2) {
+        if fs::remove_dir(above).is_err() {
+            break;
+        }
+    }
+}
+
 fn namespace_dir(root: &Path) -> anyhow::Result<PathBuf> {
     // In another PID namespace /proc/1 is not the host's init. The inode number of the first one is fixed
     // (PROC_PID_INIT_INO in include/linux/proc_ns.h).
@@ -263,7 +312,7 @@ fn namespace_dir(root: &Path) -> anyhow::Result<PathBuf> {
     let own = inode("/proc/self/ns/net")?;
     let is_init =
         inode("/proc/self/ns/pid")? == FIRST_PID_NAMESPACE && inode("/proc/1/ns/net").is_ok_and(|first| first == own);
-    Ok(root.join(if is_init { "init".to_owned() } else { own.to_string() }))
+    Ok(root.join(if is_init { FIRST.to_owned() } else { own.to_string() }))
 }
 
 fn name(path: &Path) -> String {
@@ -329,6 +378,7 @@ mod tests {
     fn names_that_bpffs_refuses() {
         for (name, expected) in [("eth0", "eth0"), ("eth0.100", "eth0%2E100"), ("a%b", "a%25b"), ("ü", "%C3%BC")] {
             assert_eq!(escape(name), expected);
+            assert_eq!(unescape(expected), name);
         }
     }
 }

@@ -21,7 +21,7 @@ pub(crate) async fn remove_all(
         Err(error) => removed.failed.push(error),
     }
     // Their interfaces would take them along, in one step during which nobody else can change any interface.
-    removed.note("", pins.detach_overlays(progress).map(|()| false));
+    removed.note("", pins.detach_overlays(|_| true, progress).map(|()| false));
     match netlink.links_with_alias(&View::alias_prefix(interface)).await {
         Ok(mut links) => {
             match bridges::in_use(netlink, &links).await {

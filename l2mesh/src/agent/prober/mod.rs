@@ -7,6 +7,7 @@ mod loss;
 mod notes;
 mod order;
 mod paths;
+mod retired;
 mod rtt;
 mod schedule;
 mod size;
@@ -32,8 +33,8 @@ use l2mesh_common::{
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-pub(super) use self::socket::TooBig;
 pub(crate) use self::stats::{BOUNDS_US, RoundTrips, Stats, Turn};
+pub(super) use self::{retired::Retired, socket::TooBig};
 use self::{socket::Sockets, worker::Worker};
 use crate::dataplane::{tables::Tables, view::View};
 
@@ -82,11 +83,11 @@ pub(crate) struct Prober {
     commands: Option<mpsc::Sender<Vec<Target>>>,
     events: UnboundedReceiver<Event>,
     lateness: Arc<Lateness>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Worker>>,
 }
 
 impl Prober {
-    /// Starts it where there is something to probe.
+    /// Starts it where there is something to probe. What `before` knows of paths that are still the same goes on.
     ///
     /// # Errors
     /// No sockets, or no thread.
@@ -95,21 +96,36 @@ impl Prober {
         tables: &Tables,
         targets: &[Target],
         stats: &Arc<Stats>,
+        before: Option<Retired>,
     ) -> anyhow::Result<Option<Self>> {
         let probed = || view.peers.iter().filter(|peer| peer.is_probed && peer.is_direct);
         if probed().next().is_none() {
             return Ok(None);
         }
         let has = |is_v4: bool| probed().any(|peer| peer.address.is_ipv4() == is_v4);
-        let sockets = Sockets::open(has(true), has(false))?;
+        let (before, sockets) = before.map(Retired::parts).unzip();
+        let sockets = Sockets::open(has(true), has(false), sockets)?;
         let (commands, orders) = mpsc::channel();
         let (sender, events) = unbounded_channel();
         let lateness = Arc::new(Lateness::default());
         let mut worker = Worker::new(view, tables, sockets, orders, sender, Arc::clone(&lateness), Arc::clone(stats))?;
+        worker.begin(view, before);
         worker.aim(targets);
         let thread = thread::Builder::new().name("prober".into()).spawn(move || worker.run());
         let thread = Some(thread.context("cannot start the thread that sends probes")?);
         Ok(Some(Self { commands: Some(commands), events, lateness, thread }))
+    }
+
+    /// Ends it, so that somebody else may write the tables of paths: nothing changes until it is started again. What it had to say
+    /// and nobody has heard comes with it.
+    pub(super) fn retire(mut self) -> (Option<Retired>, Vec<Event>) {
+        self.commands = None;
+        let worker = self.thread.take().and_then(|thread| thread.join().ok());
+        if worker.is_none() {
+            log::error!("the thread that sent probes has failed");
+        }
+        let untold = std::iter::from_fn(|| self.events.try_recv().ok()).collect();
+        (worker.map(Retired::new), untold)
     }
 
     /// Peers are reached otherwise now.

@@ -101,16 +101,24 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// Opens those of the IP versions that are wanted, in the network namespace of this thread.
-    pub(super) fn open(v4: bool, v6: bool) -> anyhow::Result<Self> {
-        let open = |family, wanted: bool| {
-            let ports = 0..if wanted { PORTS } else { 0 };
-            ports.map(|_| open(family)).collect::<Result<Vec<_>, _>>()
+    /// Those of the IP versions that are wanted, in the network namespace of this thread: `before` as far as it has them, with its
+    /// ports, else new ones.
+    pub(super) fn open(v4: bool, v6: bool, before: Option<Self>) -> anyhow::Result<Self> {
+        let open = |family, wanted: bool, before: Vec<OwnedFd>| {
+            if !wanted {
+                return Ok(Vec::new());
+            }
+            if before.is_empty() { (0..PORTS).map(|_| open(family)).collect::<Result<Vec<_>, _>>() } else { Ok(before) }
         };
-        Ok(Self {
-            v4: open(AddressFamily::Inet, v4).context("cannot open sockets for probes over IPv4")?,
-            v6: open(AddressFamily::Inet6, v6).context("cannot open sockets for probes over IPv6")?,
+        let before = before.unwrap_or_else(|| Self {
+            v4: Vec::new(),
+            v6: Vec::new(),
             room: vec![0; LONGEST].into_boxed_slice(),
+        });
+        Ok(Self {
+            v4: open(AddressFamily::Inet, v4, before.v4).context("cannot open sockets for probes over IPv4")?,
+            v6: open(AddressFamily::Inet6, v6, before.v6).context("cannot open sockets for probes over IPv6")?,
+            room: before.room,
         })
     }
 

@@ -107,6 +107,11 @@ impl Stats {
         }
     }
 
+    /// The peer of this number is another one from now on.
+    pub(super) fn begin_peer(&self, peer: PeerId) {
+        self.turns.get(peer as usize).into_iter().flatten().for_each(|turns| turns.store(0, Ordering::Relaxed));
+    }
+
     /// What was measured; `None` where nothing was.
     pub(crate) fn round_trips(&self, slot: u32) -> Option<RoundTrips> {
         let histogram = self.rtts.get(slot as usize)?.get()?;
@@ -154,5 +159,7 @@ mod tests {
         stats.turned(7, Choice { path: 1, relay: 0, is_up: false });
         assert_eq!(Turn::ALL.map(|to| stats.turns(7, to)), [1, 2, 1]);
         assert_eq!(Turn::ALL.map(|to| stats.turns(6, to)), [0; 3]);
+        stats.begin_peer(7);
+        assert_eq!(Turn::ALL.map(|to| stats.turns(7, to)), [0; 3], "another peer");
     }
 }

@@ -26,6 +26,7 @@ use super::{
     notes::{History, Late},
     order::{Order, Patience},
     paths::{Path, Turn, has_missed},
+    retired::Known,
     schedule::{self, Need},
     socket::{Sockets, Way, hurry, now_ns},
     stats::Stats,
@@ -43,8 +44,8 @@ use crate::{
 /// A peer that is probed.
 pub(super) struct Peer {
     pub(super) id: PeerId,
-    node_id: u32,
-    address: IpAddr,
+    pub(super) node_id: u32,
+    pub(super) address: IpAddr,
     source: Option<IpAddr>,
     /// `None` while no address of ours is known for it.
     way: Option<Way>,
@@ -53,7 +54,7 @@ pub(super) struct Peer {
     /// Places in [`Worker::paths`].
     pub(super) paths: [Option<usize>; MAX_PATHS],
     /// A probe of the direct path is not answered in time, or there is none.
-    has_missed: bool,
+    pub(super) has_missed: bool,
     /// The path that frames take.
     pub(super) choice: Choice,
     /// Since when, on the clock of probes.
@@ -67,7 +68,7 @@ pub(super) struct Peer {
 /// All that the thread has.
 pub(super) struct Worker {
     pub(super) probe: Probe,
-    port: u16,
+    pub(super) port: u16,
     interval_ns: u64,
     relay_interval_ns: u64,
     pub(super) grain_ns: u64,
@@ -110,7 +111,7 @@ impl Worker {
         let probe = view.probe.clone();
         let interval_ns = u64::try_from(probe.interval.as_nanos())?.max(1);
         let now = now_ns();
-        let mut worker = Self {
+        Ok(Self {
             port: view.port,
             interval_ns,
             relay_interval_ns: u64::try_from(probe.relay_interval.as_nanos())?.max(interval_ns),
@@ -135,12 +136,31 @@ impl Worker {
             lateness,
             stats,
             probe,
-        };
-        for peer in view.peers.iter().filter(|peer| peer.is_probed) {
-            worker.add(peer, now);
+        })
+    }
+
+    /// Takes up the peers. `before` knows some of them; of the others the tables say what an agent before this one has left.
+    pub(super) fn begin(&mut self, view: &View, before: Option<Known>) {
+        let now = now_ns();
+        let mut before = before.filter(|known| known.is_probed_alike(self)).unwrap_or_default();
+        self.late = before.late.take().unwrap_or_else(|| Late::new(now));
+        let known: Vec<bool> = view
+            .peers
+            .iter()
+            .filter(|peer| peer.is_probed)
+            .map(|peer| {
+                self.add(peer, now);
+                before.hand_over(self, peer)
+            })
+            .collect();
+        for (place, _) in known.iter().enumerate().filter(|(_, known)| !**known) {
+            self.stats.begin_peer(self.peers[place].id);
         }
-        worker.begin(now);
-        Ok(worker)
+        self.paths.iter().filter(|path| path.probes == 0).for_each(|path| self.stats.begin(path.slot));
+        self.spread(now);
+        for (place, known) in known.into_iter().enumerate() {
+            if known { self.go_on(place, now) } else { self.take_over(place) }
+        }
     }
 
     fn add(&mut self, view: &PeerView, now: u64) {
@@ -173,13 +193,14 @@ impl Worker {
     }
 
     /// Spreads first probes over an interval, and those of paths through relays over more. What is up goes on without being
-    /// looked at more closely.
-    fn begin(&mut self, now: u64) {
-        let directs = self.paths.iter().filter(|it| it.nth == DIRECT).count().max(1) as u64;
-        let relayed = self.paths.len() - self.paths.iter().filter(|it| it.nth == DIRECT).count();
+    /// looked at more closely. Those that have been probed before keep their turns.
+    fn spread(&mut self, now: u64) {
+        let is_new = |it: &Path| it.probes == 0;
+        let directs = self.paths.iter().filter(|it| is_new(it) && it.nth == DIRECT).count().max(1) as u64;
+        let relayed = self.paths.iter().filter(|it| is_new(it) && it.nth != DIRECT).count();
         let each = self.probe.interval * self.probe.recover;
         let (mut nth_direct, mut nth_relayed) = (0, 0);
-        for path in &mut self.paths {
+        for path in self.paths.iter_mut().filter(|it| is_new(it)) {
             let after = if path.nth == DIRECT {
                 nth_direct += 1;
                 (nth_direct - 1) * self.interval_ns / directs
@@ -192,9 +213,6 @@ impl Worker {
             path.began_ns = path.due_ns;
         }
         self.queue = self.paths.iter().enumerate().map(|(place, path)| Reverse((path.due_ns, place))).collect();
-        for place in 0..self.peers.len() {
-            self.take_over(place);
-        }
     }
 
     /// Peers are reached otherwise now.
@@ -210,7 +228,8 @@ impl Worker {
         }
     }
 
-    pub(super) fn run(mut self) {
+    /// Returns when nobody commands it any more.
+    pub(super) fn run(mut self) -> Self {
         hurry();
         loop {
             self.work();
@@ -219,7 +238,7 @@ impl Worker {
             match self.orders.recv_timeout(Duration::from_nanos(wait)) {
                 Ok(targets) => self.aim(&targets),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return self,
             }
         }
     }

@@ -201,6 +201,7 @@ mod tests {
             to: String::new(),
             up: true,
             reason: Some("probes are not answered"),
+            is_relayed: true,
         };
         let paths = vec![down(path(None, false)), path(Some("ovh"), true)];
         PeerStatus::new(peer(id, &format!("192.0.2.{id}")), paths, Some(&change))
