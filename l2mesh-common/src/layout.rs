@@ -3,17 +3,33 @@
 use crate::{
     freeze::Stays,
     tables::{
-        Bucket, BucketKey, Change, Counter, Event, FdbEntry, FdbKey, FloodList, Label, LabelKey, MemberKey, MemberMacs,
-        Members, Meta, Metadata, Neighbour, NeighbourKey, Network, NextHop, PathLimit, PathNote, PathRx, PathTx, Peer,
-        PeerCounter, Port, Settings, VtepAddress,
+        Bucket, BucketKey, CaptureFilter, CaptureRecord, Change, Counter, Event, FdbEntry, FdbKey, FloodList, Label,
+        LabelKey, MemberKey, MemberMacs, Members, Meta, Metadata, Neighbour, NeighbourKey, Network, NextHop, PathLimit,
+        PathNote, PathRx, PathTx, Peer, PeerCounter, Port, Settings, VtepAddress,
     },
 };
 
-/// Raised whenever a type below changes; pins of another layout are not adopted.
-pub const LAYOUT_VERSION: u32 = 3;
+/// Raised whenever a map comes, goes, or changes its format. Pins of another layout are adopted where [`format`] allows it.
+pub const LAYOUT_VERSION: u32 = if OTHER { 1_000_000 } else { 4 };
+
+/// In the build that stands for a later version of l2mesh in the tests of upgrades.
+const OTHER: bool = cfg!(feature = "other-layout");
+
+/// The layout version in which what a map holds, or what that means, last changed. Upgrades and rollbacks keep the maps for which both
+/// versions name the same, so raise it with the type, or what they read is nonsense.
+///
+/// Not for `META` and `LABELS`: those every version has to be able to read, and a change there ends all upgrades in place.
+#[must_use]
+pub fn format(map: &str) -> u32 {
+    match map {
+        "FDB" if OTHER => LAYOUT_VERSION,
+        "SETTINGS" | "PATH_RX" => 4,
+        _ => 3,
+    }
+}
 
 macro_rules! shared {
-    ($($type:ty => $size:literal,)*) => {$(
+    ($($type:ty => $size:expr,)*) => {$(
         const _: () = assert!(size_of::<$type>() == $size);
         const _: fn() = || { fn is_pod<T: bytemuck::Pod>() {} is_pod::<$type>(); };
 
@@ -28,10 +44,12 @@ macro_rules! shared {
 shared! {
     Bucket => 32,
     BucketKey => 16,
+    CaptureFilter => 40,
+    CaptureRecord => 40,
     Change => 24,
     Counter => 16,
     Event => 24,
-    FdbEntry => 40,
+    FdbEntry => if cfg!(feature = "other-layout") { 48 } else { 40 },
     FdbKey => 12,
     FloodList => 1032,
     Label => 248,
@@ -47,12 +65,12 @@ shared! {
     NextHop => 104,
     PathLimit => 16,
     PathNote => 48,
-    PathRx => 32,
+    PathRx => 40,
     PathTx => 48,
     Peer => 240,
     PeerCounter => 32,
     Port => 24,
-    Settings => 108,
+    Settings => 116,
     Stays => 136,
     VtepAddress => 16,
 }

@@ -6,7 +6,10 @@
 //! one number as result. So the rooms have the functions, and this file has their entries.
 #![expect(unsafe_code, reason = "names and pointers, which the verifier checks")]
 
-use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
+use aya_ebpf::{
+    bindings::{__sk_buff, xdp_md},
+    programs::{TcContext, XdpContext},
+};
 use l2mesh_common::{
     path,
     tables::{FdbKey, FloodList, Network, NextHop, PeerId},
@@ -15,10 +18,12 @@ use l2mesh_common::{
 };
 
 use crate::{
-    Action, decap,
+    Action,
+    capture::{self, Whose},
+    decap,
     encap::{self, Departing},
     flood, learn, mss,
-    packet::Skb,
+    packet::{Frame, Skb},
     relay::Marked,
     storm, suppress,
     tables::PathTables,
@@ -158,6 +163,7 @@ pub(crate) extern "C" fn unicast(frame: *mut __sk_buff, departing: *const Depart
     let Some(departing) = named(departing) else { return 0 };
     let mut skb = skb(frame);
     let outcome = encap::unicast(&mut skb, departing, peer);
+    capture::tag_again(&mut skb, departing, &outcome);
     fate_of(&skb, outcome)
 }
 
@@ -167,6 +173,7 @@ pub(crate) extern "C" fn flood(frame: *mut __sk_buff, departing: *const Departin
     let Some(departing) = named(departing) else { return 0 };
     let mut skb = skb(frame);
     let outcome = flood::flood(&mut skb, departing, storm_limit);
+    capture::tag_again(&mut skb, departing, &outcome);
     fate_of(&skb, outcome)
 }
 
@@ -176,6 +183,7 @@ pub(crate) extern "C" fn unicast_too_big(frame: *mut __sk_buff, departing: *cons
     let Some(departing) = named(departing) else { return 0 };
     let mut skb = skb(frame);
     let outcome = too_big::unicast(&mut skb, departing, peer);
+    capture::tag_again(&mut skb, departing, &outcome);
     fate_of(&skb, outcome)
 }
 
@@ -185,6 +193,7 @@ pub(crate) extern "C" fn flooded_too_big(frame: *mut __sk_buff, departing: *cons
     let Some(departing) = named(departing) else { return 0 };
     let mut skb = skb(frame);
     let outcome = too_big::flooded(&mut skb, departing, storm_limit);
+    capture::tag_again(&mut skb, departing, &outcome);
     fate_of(&skb, outcome)
 }
 
@@ -241,6 +250,58 @@ pub(crate) extern "C" fn learn_change(network: *const Network, key: *const FdbKe
 pub(crate) extern "C" fn clamp_mss(frame: *mut __sk_buff, mtu: u32) -> u64 {
     mss::clamp(&mut skb(frame), mtu);
     0
+}
+
+/// [`capture::record`].
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn record(frame: *mut __sk_buff, seen: u32, vni: u32, peer: PeerId, origin: PeerId) -> u64 {
+    capture::record(&skb(frame), seen, Whose { vni, peer, origin });
+    0
+}
+
+/// [`capture::record`] in XDP.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn record_xdp(frame: *mut xdp_md, seen: u32, vni: u32, peer: PeerId, origin: PeerId) -> u64 {
+    capture::record(&Frame::new(XdpContext::new(frame)), seen, Whose { vni, peer, origin });
+    0
+}
+
+/// [`capture::record_forwarded`].
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn record_forwarded(frame: *mut __sk_buff) -> u64 {
+    capture::record_forwarded(&skb(frame));
+    0
+}
+
+/// [`capture::record_forwarded`] in XDP.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn record_forwarded_xdp(frame: *mut xdp_md) -> u64 {
+    capture::record_forwarded(&Frame::new(XdpContext::new(frame)));
+    0
+}
+
+/// [`capture::of_underlay_tc`].
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn of_underlay(frame: *mut __sk_buff) -> u64 {
+    capture::of_underlay_tc(&skb(frame))
+}
+
+/// [`capture::of_underlay`] in XDP.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn of_underlay_xdp(frame: *mut xdp_md) -> u64 {
+    capture::of_underlay(&Frame::new(XdpContext::new(frame)))
+}
+
+/// [`capture::of_helper`].
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn of_helper(frame: *mut __sk_buff) -> u64 {
+    capture::of_helper(&skb(frame))
+}
+
+/// [`capture::of_overlay`].
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn of_overlay(frame: *mut __sk_buff) -> u64 {
+    capture::of_overlay(&skb(frame))
 }
 
 /// [`suppress::sent_arp`].

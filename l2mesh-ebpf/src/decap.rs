@@ -3,7 +3,7 @@
 use l2mesh_common::{
     ecn,
     receive::{classify, classify_short, classify_short_v6, classify_v6},
-    tables::{FdbKey, Metadata, Network, PeerId, Settings, VtepAddress},
+    tables::{FdbKey, Metadata, Network, PeerId, Point, Settings, VtepAddress},
     verdict::Verdict,
     wire::{
         Be16, EncapsulatedV4, EncapsulatedV6, EtherType, EthernetHeader, Ipv4Header, Ipv6Header, Mark, OuterV4,
@@ -12,7 +12,7 @@ use l2mesh_common::{
 };
 
 use crate::{
-    Action, apart,
+    Action, apart, capture,
     learn::{learn, tell},
     packet::{Family, Frame, Packet, Skb},
     relay::{self, Marked},
@@ -58,7 +58,10 @@ pub(crate) fn underlay_xdp(frame: &mut Frame) -> Result<Onward, Verdict> {
     let mut origin = None;
     if !arrived.vxlan.is_plain() {
         match relay::marked(frame, settings, &arrived)? {
-            Marked::Sent(_) => return Ok(Onward::Back),
+            Marked::Sent(_) => {
+                capture::forwarded(frame);
+                return Ok(Onward::Back);
+            }
             Marked::Heard => return Ok(Onward::Ended),
             Marked::From(peer) => origin = Some(peer),
         }
@@ -124,7 +127,10 @@ fn decapsulated(skb: &mut Skb) -> Result<Arrival, Verdict> {
     let mut origin = None;
     if !arrived.vxlan.is_plain() {
         match apart::marked(skb)? {
-            Marked::Sent(ifindex) => return Ok(Arrival::Done(Action::Redirect(ifindex))),
+            Marked::Sent(ifindex) => {
+                capture::forwarded(skb);
+                return Ok(Arrival::Done(Action::Redirect(ifindex)));
+            }
             Marked::Heard => return Ok(Arrival::Done(Action::DONE)),
             Marked::From(peer) => origin = Some(peer),
         }
@@ -182,7 +188,7 @@ pub(crate) fn helper_tc(skb: &mut Skb) -> Result<Action, Verdict> {
 
 /// The headers of a VXLAN frame to this host.
 #[inline(always)]
-fn headers(packet: &impl Packet, settings: &Settings) -> Result<Arrived, Verdict> {
+pub(crate) fn headers(packet: &impl Packet, settings: &Settings) -> Result<Arrived, Verdict> {
     let Some(EncapsulatedV4 { outer, inner }) = packet.header(0) else { return Err(short(packet, settings)) };
     if outer.ethernet.ether_type() == EtherType::IPV6 {
         return headers_v6(packet, settings);
@@ -396,8 +402,10 @@ fn deliver(skb: &mut Skb, admitted: &Admitted) -> Result<Action, Verdict> {
     } else if network.overlay_ifindex != 0 {
         Action::Receive(network.overlay_ifindex)
     } else {
+        capture::received(skb, Point::Drop, Verdict::OverMtu, vni.get(), *peer);
         return Err(Verdict::OverMtu);
     };
+    capture::received(skb, Point::Decap, Verdict::Received, vni.get(), *peer);
     tables::count(Verdict::Received, len);
     tables::count_received(*peer, len);
     tables::count_received_in(network.number, len);

@@ -14,7 +14,7 @@ use l2mesh_common::{
 };
 
 use crate::{
-    Action, apart,
+    Action, apart, capture,
     packet::{Family, Packet as _, Skb, write_headers},
     suppress, tables, too_big,
 };
@@ -199,13 +199,15 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
 #[inline(always)]
 pub(crate) fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Result<Action, Verdict> {
     let route = route(departing, peer)?;
-    match route.family() {
+    let family = route.family();
+    match family {
         Some(family) => {
             skb.push_outer(family, &departing.tags, departing.is_ip)?;
             departing.write(skb, &route, family)?;
         }
         None => by_helper(skb, departing, route.next_hop)?,
     }
+    capture::sent(skb, Verdict::Sent, departing.frame.vni, peer, family);
     tables::count(Verdict::Sent, departing.frame.len);
     tables::count_sent_into(departing.network, departing.frame.len);
     route.count(departing, peer);

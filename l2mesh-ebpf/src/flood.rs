@@ -10,7 +10,7 @@ use l2mesh_common::{
 };
 
 use crate::{
-    Action, apart,
+    Action, apart, capture,
     encap::{Departing, Hook, Route, route},
     packet::{Family, Skb, Step, repeat},
     storm, tables,
@@ -189,6 +189,7 @@ impl<V: Version> Copies<'_, V> {
             return Err(Verdict::CopyFailed);
         }
         self.departing.write(self.skb, &route, V::FAMILY)?;
+        capture::sent(self.skb, Verdict::Flooded, self.departing.frame.vni, peer, Some(V::FAMILY));
         count_copy(self.departing, peer, &route);
         Ok(route.next_hop.ifindex)
     }
@@ -214,6 +215,7 @@ impl RawCopies<'_> {
     fn send(&mut self, peer: PeerId) -> Result<(), Verdict> {
         let route = route(self.departing, peer)?;
         apart::tunnel(self.skb, self.departing, route.next_hop, BPF_F_DONT_FRAGMENT)?;
+        capture::sent(self.skb, Verdict::Flooded, self.departing.frame.vni, peer, None);
         self.skb.clone_to(route.next_hop.ifindex)?;
         count_copy(self.departing, peer, &route);
         Ok(())

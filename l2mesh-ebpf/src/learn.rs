@@ -1,5 +1,6 @@
 //! Source MAC addresses of received frames (design.md 6).
 
+use bytemuck::Zeroable as _;
 use l2mesh_common::{
     bucket::is_over,
     fdb::{Learning, learning},
@@ -45,7 +46,7 @@ pub(crate) fn change(network: &Network, key: &FdbKey, peer: PeerId, now: u64) {
 #[inline(always)]
 fn add(network: &Network, key: &FdbKey, peer: PeerId, now: u64) {
     let Some(macs) = room(network, key, peer, now) else { return };
-    let entry = FdbEntry { peer, flags: 0, seen_ns: now, since_ns: now, frozen_until_ns: 0, moves: 0, reserved: 0 };
+    let entry = FdbEntry { peer, seen_ns: now, since_ns: now, ..FdbEntry::zeroed() };
     match tables::fdb_add(key, &entry) {
         Added::Yes => {
             macs.add(1);

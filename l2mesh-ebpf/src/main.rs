@@ -21,6 +21,7 @@
 #![expect(clippy::missing_docs_in_private_items, reason = "aya's macros make undocumented items")]
 
 mod apart;
+mod capture;
 mod decap;
 mod encap;
 mod flood;
@@ -45,6 +46,7 @@ use l2mesh_common::{
 };
 
 use crate::{
+    capture::Place,
     decap::Onward,
     encap::Hook,
     packet::{Frame, Packet as _, Skb},
@@ -76,7 +78,10 @@ fn underlay_xdp(context: XdpContext) -> u32 {
         Err(verdict) => {
             tables::count(verdict, frame.frame_len());
             match verdict.fate() {
-                Fate::Dropped => xdp_action::XDP_DROP,
+                Fate::Dropped => {
+                    capture::dropped_xdp(&frame, verdict);
+                    xdp_action::XDP_DROP
+                }
                 Fate::Carried | Fate::Passed | Fate::Noted => xdp_action::XDP_PASS,
             }
         }
@@ -87,14 +92,14 @@ fn underlay_xdp(context: XdpContext) -> u32 {
 fn underlay_tc(context: TcContext) -> i32 {
     let mut skb = Skb::new(context);
     let outcome = decap::underlay_tc(&mut skb);
-    act(&skb, outcome)
+    act(&skb, outcome, Place::Underlay)
 }
 
 #[classifier]
 fn helper_tc(context: TcContext) -> i32 {
     let mut skb = Skb::new(context);
     let outcome = decap::helper_tc(&mut skb);
-    act(&skb, outcome)
+    act(&skb, outcome, Place::Helper)
 }
 
 #[classifier]
@@ -104,7 +109,7 @@ fn overlay_tc(context: TcContext) -> i32 {
         Some(port) => encap::overlay(&mut skb, port, Hook::Hidden),
         None => Err(Verdict::NoNetwork),
     };
-    act(&skb, outcome)
+    act(&skb, outcome, Place::Overlay)
 }
 
 /// Called by [`overlay_tc`] for what does not fit the path: a program of its own, because nobody is in a hurry there.
@@ -115,7 +120,7 @@ fn too_big_tc(context: TcContext) -> i32 {
         Some(port) => encap::overlay(&mut skb, port, Hook::Oversize),
         None => Err(Verdict::NoNetwork),
     };
-    act(&skb, outcome)
+    act(&skb, outcome, Place::Overlay)
 }
 
 /// The same without the veth hop, for frames that need nothing which the hop does. Whatever is refused here goes
@@ -128,7 +133,7 @@ fn overlay_egress(context: TcContext) -> i32 {
     let outcome = encap::overlay(&mut skb, port, Hook::Overlay);
     // A frame that has its outer header already cannot go on as if nothing were; one too many would be counted twice.
     let ends = |verdict| skb.has_outer() || matches!(verdict, Verdict::StormSent | Verdict::StormSentSource);
-    act(&skb, outcome.map_err(|verdict| if ends(verdict) { verdict } else { Verdict::Declined }))
+    act(&skb, outcome.map_err(|verdict| if ends(verdict) { verdict } else { Verdict::Declined }), Place::Overlay)
 }
 
 /// Lets the underlay interface receive the frame that it is run with (`BPF_PROG_TEST_RUN`).
@@ -140,7 +145,7 @@ fn self_test_tc(context: TcContext) -> i32 {
 }
 
 #[inline(always)]
-fn act(skb: &Skb, outcome: Result<Action, Verdict>) -> i32 {
+fn act(skb: &Skb, outcome: Result<Action, Verdict>, place: Place) -> i32 {
     match outcome {
         Ok(Action::DONE) => TC_ACT_STOLEN,
         Ok(Action::Redirect(ifindex)) => packet::redirect(ifindex),
@@ -148,7 +153,10 @@ fn act(skb: &Skb, outcome: Result<Action, Verdict>) -> i32 {
         Err(verdict) => {
             tables::count(verdict, skb.frame_len());
             match verdict.fate() {
-                Fate::Dropped => TC_ACT_SHOT,
+                Fate::Dropped => {
+                    capture::dropped(skb, verdict, place);
+                    TC_ACT_SHOT
+                }
                 // Not TC_ACT_OK: that would switch off other people's programs behind us.
                 Fate::Carried | Fate::Passed | Fate::Noted => TC_ACT_UNSPEC,
             }

@@ -6,7 +6,7 @@ use l2mesh_common::{
     relay,
     tables::{BucketKey, PeerId, Settings},
     verdict::Verdict,
-    wire::{Mark, OuterV4, OuterV6, PerFrame, Probe, ProbeKind},
+    wire::{Fingerprint, Mark, OuterV4, OuterV6, PerFrame, Probe, ProbeKind},
 };
 
 use crate::{
@@ -43,7 +43,11 @@ pub(crate) fn take(
     match probe.kind().ok_or(Verdict::ProbeUnknown)? {
         ProbeKind::Request => reflect(packet, settings, arrived, peer, via).map(Marked::Sent),
         ProbeKind::Reply => {
-            note(&probe, peer, via)?;
+            let fingerprint = match arrived.family {
+                Family::V4 => packet.header::<Fingerprint>(OuterV4::LEN + Probe::LEN),
+                Family::V6 => packet.header::<Fingerprint>(OuterV6::LEN + Probe::LEN),
+            };
+            note(&probe, peer, via, fingerprint.map_or(0, |it| it.to_bits()))?;
             tables::count(Verdict::ProbeAnswered, packet.frame_len());
             Ok(Marked::Heard)
         }
@@ -66,7 +70,7 @@ fn reflect(
     if !packet.can_leave_by(settings, next_hop.ifindex) {
         return Err(Verdict::NotVxlan);
     }
-    if let Some(bucket) = tables::bucket(&BucketKey::probes_of(peer)) {
+    if let Some(bucket) = tables::bucket(&BucketKey::probes_of(peer, via != peer)) {
         let (now, full_at) = (now_ns(), bucket.full_at_ns.get());
         if !REFLECTED.admits(full_at, now) {
             return Err(Verdict::ProbeFlood);
@@ -82,6 +86,11 @@ fn reflect(
     let frame = PerFrame::forwarded(&arrived.udp, 0, arrived.tos, arrived.inner, mark);
     let len = packet.frame_len();
     packet.replace(arrived.family.outer() + Probe::KIND as u32, &Probe::REPLY)?;
+    let room = arrived.family.outer() + Probe::LEN as u32;
+    // A node of an earlier version leaves none.
+    if len >= room + Fingerprint::LEN as u32 {
+        packet.replace(room, &settings.fingerprint)?;
+    }
     packet.rewrite(arrived.family, arrived.family, &next_hop.template, &frame)?;
     tables::count(Verdict::ProbeReflected, len);
     Ok(next_hop.ifindex)
@@ -89,7 +98,7 @@ fn reflect(
 
 /// Notes an answer, if it is one to a probe that we sent this way and that waits for it.
 #[inline(always)]
-fn note(probe: &Probe, peer: PeerId, via: PeerId) -> Result<(), Verdict> {
+fn note(probe: &Probe, peer: PeerId, via: PeerId, fingerprint: u64) -> Result<(), Verdict> {
     const TRIES: usize = 3;
     let place = probe.path();
     let slot = path::slot(peer, place);
@@ -110,6 +119,7 @@ fn note(probe: &Probe, peer: PeerId, via: PeerId) -> Result<(), Verdict> {
         if rx.answered.exchange(before, after.to_bits()) {
             rx.rtt_ns.set(exact_now_ns().saturating_sub(probe.sent_ns()));
             rx.answers.add(1);
+            rx.fingerprint.set(fingerprint);
             if probe.is_padded() {
                 rx.set_padded(sequence);
             }

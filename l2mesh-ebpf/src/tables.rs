@@ -1,6 +1,7 @@
 //! The maps, and safe access to them. No other file touches a map.
 #![expect(unsafe_code, reason = "map values are shared with other CPUs and the agent")]
 
+mod capture;
 mod paths;
 
 use core::{
@@ -25,7 +26,10 @@ use l2mesh_common::{
     verdict::Verdict,
 };
 
-pub(crate) use self::paths::{PathTables, path_rx, path_tx};
+pub(crate) use self::{
+    capture::{Room, captures, record_room, recorder, write_record},
+    paths::{PathTables, path_rx, path_tx},
+};
 use crate::packet::{Quote, Skb};
 
 /// Only for the agent; the programs never look.

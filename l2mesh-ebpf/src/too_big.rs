@@ -9,6 +9,7 @@ use l2mesh_common::{
 
 use crate::{
     Action, apart,
+    capture::{self, Place},
     encap::{Departing, Hook, Route, route_to},
     flood::{count_copy, peer_at},
     packet::{Packet as _, Skb, Step, now_ns, repeat},
@@ -91,6 +92,7 @@ pub(crate) fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Res
         Remedy::Fragment => {
             skb.tag(&departing.tags)?;
             apart::tunnel(skb, departing, route.next_hop, 0)?;
+            capture::sent(skb, Verdict::Fragmented, departing.frame.vni, peer, None);
             tables::count(Verdict::Fragmented, departing.frame.len);
             tables::count_sent_into(departing.network, departing.frame.len);
             route.count(departing, peer);
@@ -149,6 +151,7 @@ impl Oversized<'_> {
             return Err(Verdict::CopyTooBig);
         }
         apart::tunnel(self.skb, self.departing, route.next_hop, 0)?;
+        capture::sent(self.skb, Verdict::Fragmented, self.departing.frame.vni, peer, None);
         self.skb.clone_to(self.helper)?;
         tables::count(Verdict::Fragmented, self.departing.frame.len);
         count_copy(self.departing, peer, &route);
@@ -211,9 +214,11 @@ pub(crate) fn tell_v4(skb: &mut Skb, mtu: u16) -> Result<(), Verdict> {
     let quote = tables::quote().ok_or(Verdict::TooBig)?;
     skb.quote::<{ TooBigV4::QUOTED }>(quote)?;
     let quoted = quote.sum::<{ TooBigV4::QUOTED }>();
-    let ethernet = skb.header::<EthernetHeader>(0).ok_or(Verdict::TooBig)?;
     let ip = skb.header::<Ipv4Header>(L3 as usize).ok_or(Verdict::TooBig)?;
     limit(too_big::bucket_v4(ip))?;
+    capture::dropped(skb, Verdict::TooBigTold, Place::Overlay);
+    let ethernet = skb.header::<EthernetHeader>(0).ok_or(Verdict::TooBig)?;
+    let ip = skb.header::<Ipv4Header>(L3 as usize).ok_or(Verdict::TooBig)?;
     quote.v4 = TooBigV4::new(ethernet, ip, mtu, quoted);
     skb.reshape(too_big::LEAST_V4, Ipv4Header::LEN as u32)?;
     skb.replace(0, &quote.v4)?;
@@ -225,9 +230,11 @@ pub(crate) fn tell_v6(skb: &mut Skb, mtu: u16) -> Result<(), Verdict> {
     let quote = tables::quote().ok_or(Verdict::TooBig)?;
     skb.quote::<{ TooBigV6::QUOTED }>(quote)?;
     let quoted = quote.sum::<{ TooBigV6::QUOTED }>();
-    let ethernet = skb.header::<EthernetHeader>(0).ok_or(Verdict::TooBig)?;
     let ip = skb.header::<Ipv6Header>(L3 as usize).ok_or(Verdict::TooBig)?;
     limit(too_big::bucket_v6(ip))?;
+    capture::dropped(skb, Verdict::TooBigTold, Place::Overlay);
+    let ethernet = skb.header::<EthernetHeader>(0).ok_or(Verdict::TooBig)?;
+    let ip = skb.header::<Ipv6Header>(L3 as usize).ok_or(Verdict::TooBig)?;
     quote.v6 = TooBigV6::new(ethernet, ip, mtu, quoted);
     skb.reshape(too_big::LEAST_V6, Ipv6Header::LEN as u32)?;
     skb.replace(0, &quote.v6)?;

@@ -1,7 +1,9 @@
 //! The command line: clap types and help texts, no logic.
 
 mod change;
+mod doctor;
 mod insight;
+pub(crate) mod service;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -14,6 +16,7 @@ use l2mesh_common::wire::Vni;
 
 pub(crate) use self::{
     change::{MacArgs, MacChange, NetworkArgs, NetworkChange, PeerArgs, PeerChange, ReloadArgs},
+    doctor::DoctorArgs,
     insight::{EventsArgs, TopArgs},
 };
 use crate::{
@@ -65,10 +68,18 @@ pub(crate) enum Command {
     Top(TopArgs),
     /// Measure a path to another node the way data takes it; no agent is needed
     Ping(PingArgs),
+    /// Find out why something does not work, and what to do
+    Doctor(DoctorArgs),
     /// Validate a configuration file
     Check(CheckArgs),
     /// Print the configuration that equals vxlan devices, netplan files or a tinc network
     Import(ImportArgs),
+    /// Before the service starts: mount bpffs, and open what its sandbox forbids
+    #[command(hide = true)]
+    Prepare,
+    /// Write man pages and completions
+    #[command(hide = true)]
+    DistFiles(service::DistFilesArgs),
 }
 
 impl Command {
@@ -81,6 +92,7 @@ impl Command {
                 | Self::Events(_)
                 | Self::Top(_)
                 | Self::Ping(_)
+                | Self::Doctor(_)
                 | Self::Check(_)
                 | Self::Import(_)
         )

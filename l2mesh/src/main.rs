@@ -7,6 +7,7 @@ mod config;
 mod dataplane;
 mod import;
 mod metrics;
+mod service;
 mod underlay;
 
 use std::process::ExitCode;
@@ -17,12 +18,12 @@ use crate::cli::{Cli, Command};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).format_target(false).init();
+    service::log_to_stderr();
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if cli.command.only_reads() && is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("l2mesh: {error:#}");
+            service::say_failure(&error);
             ExitCode::FAILURE
         }
     }
@@ -43,8 +44,11 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Events(args) => commands::events::run(args, pins),
         Command::Top(args) => commands::top::run(args, pins),
         Command::Ping(args) => runtime.block_on(commands::ping::run(args, pins)),
+        Command::Doctor(args) => runtime.block_on(commands::doctor::run(args, pins)),
         Command::Check(args) => commands::check::run(args),
         Command::Import(args) => runtime.block_on(commands::import::run(args)),
+        Command::Prepare => commands::prepare::run(pins),
+        Command::DistFiles(args) => commands::dist_files::run(args),
     }
 }
 

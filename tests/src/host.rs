@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -270,6 +271,12 @@ impl Host {
     #[track_caller]
     pub fn move_interface(&self, interface: &str, other: &Self) {
         self.run(&format!("ip link set dev {interface} netns {}", other.namespace()));
+    }
+
+    /// Where its agents have their sockets.
+    #[must_use]
+    pub fn sockets(&self) -> PathBuf {
+        self.0.namespace.sockets().unwrap_or_default()
     }
 
     pub(crate) fn site(&self) -> &Arc<Site> {

@@ -20,10 +20,13 @@
 #![expect(clippy::must_use_candidate, reason = "a command is often run for its effect alone")]
 
 pub mod capture;
+pub mod changing;
 pub mod clock;
+pub mod control;
 pub mod crowd;
 mod delay;
 pub mod dhcp;
+pub mod doctor;
 mod ethtool;
 mod fabric;
 pub mod fates;
@@ -38,6 +41,7 @@ mod kernel_vxlan;
 mod lab;
 mod leftovers;
 mod leg;
+pub mod machine;
 pub mod mesh;
 mod napi;
 pub mod narrow;
@@ -70,6 +74,7 @@ pub use kernel_vxlan::{KernelVxlan, VxlanOptions};
 pub use l2mesh_common::wire::MacAddr;
 pub use lab::Lab;
 pub use leg::Leg;
+pub use machine::Machine;
 pub use mesh::Agent;
 pub use napi::NapiThreads;
 pub use paths::{Paths, Way};

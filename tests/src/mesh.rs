@@ -52,7 +52,20 @@ impl Host {
     #[must_use = "dropping the agent ends it"]
     #[track_caller]
     pub fn attach_in(&self, environment: &[(&str, &str)], interface: &str, args: &[&str]) -> Agent {
-        let mut process = self.spawn_l2mesh_in(environment, &[&["attach", "--iface", interface], args].concat());
+        self.attach_by(&self.binary(), environment, interface, args)
+    }
+
+    /// [`Self::attach_in`] of another build of l2mesh.
+    #[must_use = "dropping the agent ends it"]
+    #[track_caller]
+    pub fn attach_by(
+        &self,
+        binary: &std::path::Path,
+        environment: &[(&str, &str)],
+        interface: &str,
+        args: &[&str],
+    ) -> Agent {
+        let mut process = self.spawn_binary(binary, environment, &[&["attach", "--iface", interface], args].concat());
         let what = format!("l2mesh attach on {}", self.name());
         let up = wait_for(&what, UP_LIMIT, || {
             let running = process.is_running();
@@ -74,9 +87,14 @@ impl Host {
 
     #[track_caller]
     fn spawn_l2mesh_in(&self, environment: &[(&str, &str)], args: &[&str]) -> Process {
+        self.spawn_binary(&self.binary(), environment, args)
+    }
+
+    #[track_caller]
+    fn spawn_binary(&self, binary: &std::path::Path, environment: &[(&str, &str)], args: &[&str]) -> Process {
         let log = env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
         let environment = [&[("RUST_LOG", log.as_str())], environment].concat();
-        self.spawn_with(self.binary(), &self.with_pin_dir(args), &environment)
+        self.spawn_with(binary, &self.with_pin_dir(args), &environment)
     }
 
     /// What a command such as `l2mesh maps macs --json` prints. Panics if it fails.
@@ -229,6 +247,31 @@ pub fn sentence(output: &Output) -> String {
     let [sentence] = says[..] else { panic!("not one sentence: {output:?}") };
     assert!(output.stdout.is_empty() && output.stderr.ends_with(&format!("{sentence}\n")), "{output:?}");
     sentence.to_owned()
+}
+
+/// A version of l2mesh with another layout of its tables, as an upgrade may bring. Built now, where that was not done yet.
+#[must_use]
+#[track_caller]
+pub fn other_layout() -> PathBuf {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = std::process::Command::new(cargo);
+    command.args([
+        "build",
+        "--quiet",
+        "--package",
+        "l2mesh",
+        "--features",
+        "other-layout",
+        "--bin",
+        "l2mesh-other-layout",
+    ]);
+    // As .cargo/config.toml has it, and not what cargo told the tests.
+    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).env("RUSTC_BOOTSTRAP", "1");
+    let status = command.status().expect("cargo");
+    assert!(status.success(), "cargo built no l2mesh with another layout: {status}");
+    let program = env::current_exe().expect("the path of this program");
+    let target = program.ancestors().find(|directory| directory.ends_with("debug") || directory.ends_with("release"));
+    target.and_then(std::path::Path::parent).expect("a target directory").join("debug/l2mesh-other-layout")
 }
 
 /// `L2MESH_BIN`, else the build beside the running program, of the same profile first.

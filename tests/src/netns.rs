@@ -12,6 +12,11 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::leftovers;
+
+/// Where agents have their sockets, by namespace.
+const SOCKETS: &str = "/run/l2mesh";
+
 /// Where iproute2 keeps the names.
 pub(crate) const DIRECTORY: &str = "/run/netns";
 
@@ -46,6 +51,12 @@ impl Namespace {
 
     pub(crate) fn path(&self) -> PathBuf {
         Path::new(DIRECTORY).join(&self.name)
+    }
+
+    /// Where agents inside have their sockets; `None` if the namespace is gone.
+    pub(crate) fn sockets(&self) -> Option<PathBuf> {
+        let inode = fs::metadata(self.path()).ok()?.st_ino();
+        Some(Path::new(SOCKETS).join(inode.to_string()))
     }
 
     /// Runs `body` on a thread inside the namespace; its panic is passed on.
@@ -85,6 +96,9 @@ impl Namespace {
             return Ok(());
         }
         self.kill_processes()?;
+        if let Some(sockets) = self.sockets() {
+            leftovers::remove_directory(&sockets);
+        }
         match ip(&["netns", "del", &self.name]) {
             Err(error) if self.path().exists() => Err(error),
             _ => Ok(()),

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use aya::maps::{Array, HashMap, Map, MapData, PerCpuArray};
 use aya::programs::{ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
-use l2mesh_common::tables::{Counter, FdbEntry, FdbKey, Neighbour, NeighbourKey, Peer};
+use l2mesh_common::tables::{Counter, FdbEntry, FdbKey, Meta, Neighbour, NeighbourKey, Peer};
 use l2mesh_common::verdict::Verdict;
 
 use crate::host::Host;
@@ -100,6 +100,15 @@ impl Pinned {
             values.iter().map(|counter| counter.frames).sum::<u64>()
         };
         Verdict::ALL.iter().map(|verdict| (verdict.label(), frames(verdict))).collect()
+    }
+
+    /// Makes the pins those of another layout.
+    #[track_caller]
+    pub fn set_layout(&self, version: u32) {
+        let map = MapData::from_pin(self.directory.join("META")).expect("the pinned META");
+        let mut map = Array::<_, Meta>::try_from(Map::Array(map)).expect("an array");
+        let meta = Meta { layout_version: version, ..map.get(&0, 0).expect("a value") };
+        map.set(0, meta, 0).expect("a place that is there");
     }
 
     /// Changes what is known of an address in a network. Panics if nothing is.

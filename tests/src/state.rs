@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use crate::host::Host;
 
-/// A host's interfaces, addresses, queueing disciplines, filters, attached programs, own pins and agents: one line each.
+/// A host's interfaces, addresses, queueing disciplines, filters, attached programs, own pins, agents and their sockets: one line
+/// each.
 /// Counters and lifetimes are not in it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct State(BTreeSet<String>);
@@ -39,6 +40,7 @@ impl Host {
         }
         lines.extend(self.in_namespace(|| names.iter().flat_map(|name| programs(name)).collect::<Vec<_>>()));
         pins(&self.pin_dir(), &mut lines);
+        pins(&self.sockets(), &mut lines);
         let sockets = self.in_namespace(|| fs::read_to_string("/proc/thread-self/net/unix"));
         let sockets = sockets.expect("the sockets of a namespace");
         lines.extend(sockets.lines().filter_map(|line| Some(format!("agent {}", line.split_once("@l2mesh")?.1))));
@@ -48,16 +50,28 @@ impl Host {
     /// Panics unless everything is as it was.
     #[track_caller]
     pub fn assert_state(&self, before: &State) {
-        let now = self.state();
-        let show =
-            |lines: &mut dyn Iterator<Item = &String>| lines.fold(String::new(), |all, line| all + "\n  " + line);
-        let gone = show(&mut before.0.difference(&now.0));
-        let new = show(&mut now.0.difference(&before.0));
-        assert!(gone.is_empty() && new.is_empty(), "{}: gone:{gone}\nnew:{new}", self.name());
+        self.state().assert_is(before);
     }
 }
 
 impl State {
+    /// Panics unless it is the same as another.
+    #[track_caller]
+    pub fn assert_is(&self, before: &Self) {
+        let now = self;
+        let show =
+            |lines: &mut dyn Iterator<Item = &String>| lines.fold(String::new(), |all, line| all + "\n  " + line);
+        let gone = show(&mut before.0.difference(&now.0));
+        let new = show(&mut now.0.difference(&before.0));
+        assert!(gone.is_empty() && new.is_empty(), "gone:{gone}\nnew:{new}");
+    }
+
+    /// With every line changed.
+    #[must_use]
+    pub fn map_lines(self, change: impl Fn(&str) -> String) -> Self {
+        Self(self.0.iter().map(|line| change(line)).collect())
+    }
+
     /// The lines in which `word` stands.
     #[must_use]
     pub fn lines(&self, word: &str) -> Vec<&str> {

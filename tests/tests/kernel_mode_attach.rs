@@ -82,7 +82,7 @@ fn the_file_must_agree() {
     for (own, rest, words) in [
         ("", "", ["mesh.toml:4", "add `probes = false`"]),
         ("probes = true", "", ["mesh.toml:4", "add `probes = false`"]),
-        ("probes = false\nrelay = true", "", ["mesh.toml:4", "remove `relay = true`"]),
+        ("probes = false\nrelay = true", "", ["mesh.toml:6", "remove `relay = true`"]),
         ("probes = false", "[underlay]\nprivate-port = true", ["private-port", "4789 is where the others listen"]),
     ] {
         write(own, rest);

@@ -146,18 +146,31 @@ fn a_little_loss_is_no_failure() {
     assert_eq!(watch(&mesh, Duration::from_secs(4), |_| {}), [Way::Direct]);
 }
 
-/// Half of each second it is there. With the defaults.
+/// Half of each second it is there, which is too short to come back.
 #[test]
 fn flapping() {
-    let mesh = mesh("flapping", ["a", "b", "r"], "");
+    flaps("flapping", Duration::from_millis(500), Duration::from_secs(4));
+}
+
+/// It is there for long enough to come back, once: then the wait is doubled.
+#[test]
+fn flapping_slowly() {
+    flaps("flapping slowly", Duration::from_millis(1500), Duration::from_secs(8));
+}
+
+/// With the defaults: cut for half a second, then there for `there`, again and again; after `first` frames stay on the relay.
+fn flaps(title: &str, there: Duration, first: Duration) {
+    const CUT: Duration = Duration::from_millis(500);
+    let mesh = mesh(title, ["a", "b", "r"], "");
     let relay = Way::via(&mesh.hosts[2]);
     let survivors = Survivors::of(&mesh);
     let mut legs = mesh.legs(0, 1);
-    let mut flap = |elapsed: Duration| {
-        let is_cut = (elapsed.as_millis() / 500).is_multiple_of(2);
+    let start = Instant::now();
+    let mut flap = |_| {
+        let is_cut = start.elapsed().as_millis() % (CUT + there).as_millis() < CUT.as_millis();
         legs.iter_mut().for_each(if is_cut { Leg::cut } else { Leg::heal });
     };
-    let first = watch(&mesh, Duration::from_secs(4), &mut flap);
+    let first = watch(&mesh, first, &mut flap);
     assert!(first.len() <= 5 && first.last() == Some(&relay), "{first:?}");
     assert_eq!(watch(&mesh, Duration::from_secs(6), &mut flap), [relay]);
     survivors.wait_more();
@@ -216,16 +229,26 @@ fn all_paths_dead() {
     survivors.stop();
 }
 
-/// Nothing changes state because an agent is stopped, and when it goes on it does not make up for what it missed.
 #[test]
 fn agent_stopped() {
+    stopped_for(Duration::from_secs(3));
+}
+
+#[test]
+#[ignore = "takes more than a minute: cargo test -p l2mesh-tests --test partial -- --ignored"]
+fn agent_stopped_for_a_minute() {
+    stopped_for(Duration::from_mins(1));
+}
+
+/// Nothing changes state because an agent is stopped, and when it goes on it does not make up for what it missed.
+fn stopped_for(time: Duration) {
     let mut mesh = mesh("stopped", ["a", "b", "r"], QUICK);
     let relay = Way::via(&mesh.hosts[2]);
     let survivors = Survivors::of(&mesh);
     let flow = Flow::start(&mesh.hosts[0], &mesh.hosts[1], Segment::v4(1), 1000);
     mesh.agents[0].process().signal(Signal::SIGSTOP);
     let before = probes(&mesh);
-    assert_eq!(watch(&mesh, Duration::from_secs(3), |_| {}), [Way::Direct]);
+    assert_eq!(watch(&mesh, time, |_| {}), [Way::Direct]);
     assert_eq!(probes(&mesh), before);
     mesh.agents[0].process().signal(Signal::SIGCONT);
     let time = Duration::from_millis(500);

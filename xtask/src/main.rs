@@ -3,6 +3,7 @@
 mod bench;
 mod cargo;
 mod check;
+mod dist;
 mod run;
 mod setup;
 mod test;
@@ -33,6 +34,8 @@ enum Task {
     Verify,
     /// l2mesh beside the kernel's vxlan device and the bare underlay
     Bench(bench::BenchArgs),
+    /// A Debian package and a static tarball, in target/dist
+    Dist(dist::DistArgs),
     /// Install what building and testing need
     Setup,
 }
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Task::Check => check::run(),
         Task::Verify => verify::run(),
         Task::Bench(args) => bench::run(&args),
+        Task::Dist(args) => dist::run(&args),
         Task::Setup => setup::run(&[setup::Need::Build, setup::Need::Lab]),
     };
     match outcome {

@@ -16,10 +16,26 @@ pub(crate) enum Need {
     Build,
     /// To run the lab: the programs it calls, and bpffs.
     Lab,
+    /// To make packages: cargo-deb, and the target whose programs need no library.
+    Dist,
+    /// To test them: configuration management, and shells that have completions.
+    DistTest,
 }
 
 /// The bpf-linker that goes with the pinned rustc: both have LLVM 22.
 const BPF_LINKER: &str = "0.10.4";
+
+/// What makes Debian packages.
+const CARGO_DEB: &str = "3.8.0";
+
+/// What tests of packages call besides.
+const DIST_PROGRAMS: &[(&str, &str)] = &[
+    ("ansible-playbook", "ansible-core"),
+    ("fish", "fish"),
+    ("man", "man-db"),
+    ("puppet", "puppet-agent"),
+    ("zsh", "zsh"),
+];
 
 /// Where bpffs belongs.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -42,6 +58,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("promtool", "prometheus"),
     ("setpriv", "util-linux"),
     ("sysctl", "procps"),
+    ("systemctl", "systemd"),
     ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),
     ("tmux", "tmux"),
@@ -62,8 +79,15 @@ pub(crate) fn run(needs: &[Need]) -> Result<()> {
         bpf_linker()?;
     }
     if needs.contains(&Need::Lab) {
-        packages()?;
+        packages(PROGRAMS)?;
         bpffs()?;
+    }
+    if needs.contains(&Need::Dist) {
+        musl()?;
+        cargo_deb()?;
+    }
+    if needs.contains(&Need::DistTest) {
+        packages(DIST_PROGRAMS)?;
     }
     Ok(())
 }
@@ -105,10 +129,32 @@ fn bpf_linker() -> Result<()> {
     Ok(())
 }
 
-/// The programs that the lab calls.
-fn packages() -> Result<()> {
+/// The standard library for programs that are linked statically: glibc would want its own shared objects to resolve names.
+fn musl() -> Result<()> {
+    const TARGET: &str = "x86_64-unknown-linux-musl";
+    let output =
+        Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output().context("rustc")?;
+    let directory = String::from_utf8(output.stdout).context("the path of the target")?;
+    if fs::read_dir(directory.trim()).is_ok_and(|mut files| files.next().is_some()) {
+        return Ok(());
+    }
+    say(&format!("the Rust target {TARGET}"));
+    execute("rustup", &["target", "add", TARGET])
+        .with_context(|| format!("{TARGET} is missing and could not be installed: rustup target add {TARGET}"))
+}
+
+fn cargo_deb() -> Result<()> {
+    if find("cargo-deb").is_some() {
+        return Ok(());
+    }
+    say(&format!("cargo-deb {CARGO_DEB} (takes some minutes)"));
+    execute("cargo", &["install", "cargo-deb", "--version", CARGO_DEB, "--locked"])
+}
+
+/// Programs that are called, from Debian's packages.
+fn packages(programs: &[(&str, &str)]) -> Result<()> {
     let mut missing: Vec<&str> =
-        PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
+        programs.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
     missing.sort_unstable();
     missing.dedup();
     if missing.is_empty() {

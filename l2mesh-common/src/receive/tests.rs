@@ -4,7 +4,9 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::{EncapsulatedV4, EncapsulatedV6, Endpoint, HeadersV4, HeadersV6, MacAddr, Mark, PerFrame, Template};
+use crate::wire::{
+    EncapsulatedV4, EncapsulatedV6, Endpoint, Fingerprint, HeadersV4, HeadersV6, MacAddr, Mark, PerFrame, Template,
+};
 
 fn settings() -> Settings {
     Settings {
@@ -18,6 +20,7 @@ fn settings() -> Settings {
         move_freeze_ms: 0,
         flags: 0,
         node_id: 0,
+        fingerprint: Fingerprint::UNKNOWN,
     }
 }
 

@@ -44,6 +44,9 @@ pub struct FdbEntry {
     pub moves: u32,
     /// Zero.
     pub reserved: u32,
+    /// What a later version might know.
+    #[cfg(feature = "other-layout")]
+    pub more: u64,
 }
 
 impl FdbEntry {

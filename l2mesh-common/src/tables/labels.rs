@@ -8,7 +8,7 @@ use super::PeerId;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct LabelKey {
-    /// [`LabelKey::PEER`], [`LabelKey::NETWORK`], [`LabelKey::TRANSMIT`], [`LabelKey::BRIDGE`] or [`LabelKey::FACT`].
+    /// [`LabelKey::PEER`], [`LabelKey::NETWORK`], [`LabelKey::TRANSMIT`], [`LabelKey::BRIDGE`], [`LabelKey::FORMAT`] or [`LabelKey::FACT`].
     pub kind: u32,
     /// Peer, VNI, or which fact.
     pub id: u32,
@@ -23,6 +23,8 @@ impl LabelKey {
     pub const TRANSMIT: u32 = 3;
     /// Index of the bridge that a network asks for, as a decimal number.
     pub const BRIDGE: u32 = 4;
+    /// A map's name and the number of its format ([`crate::layout::format`]).
+    pub const FORMAT: u32 = 5;
     /// Something about this host, see [`Fact`].
     pub const FACT: u32 = 2;
 
@@ -48,6 +50,12 @@ impl LabelKey {
     #[must_use]
     pub const fn bridge(vni: u32) -> Self {
         Self { kind: Self::BRIDGE, id: vni }
+    }
+
+    /// The key of a map's format in a layout; `nth` only tells the maps apart.
+    #[must_use]
+    pub const fn format(layout_version: u32, nth: u8) -> Self {
+        Self { kind: Self::FORMAT, id: layout_version << 8 | nth as u32 }
     }
 
     /// The key of a fact.

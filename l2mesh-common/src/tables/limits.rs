@@ -59,11 +59,11 @@ impl BucketKey {
         Self::new(vni, 3, peer, MacAddr::ZERO)
     }
 
-    /// What of a peer's probes it sends back.
+    /// What of a peer's probes it sends back: those that came directly by themselves, so that a reader sees whether any do.
     #[inline(always)]
     #[must_use]
-    pub const fn probes_of(peer: PeerId) -> Self {
-        Self::new(0, 5, peer, MacAddr::ZERO)
+    pub const fn probes_of(peer: PeerId, relayed: bool) -> Self {
+        Self::new(0, if relayed { 6 } else { 5 }, peer, MacAddr::ZERO)
     }
 
     /// What it receives of one source.

@@ -26,7 +26,10 @@
 //! | `HISTORY` | array, mapped | n | [`Change`] | agent, for readers |
 //! | `NODES` | hash | node id | peer, or [`OWN_NODE`] | agent |
 //! | `RELAYED` | hash | VNI | [`Members`] | agent, on a relay |
+//! | `CAPTURE` | array, mapped | 0 | [`CaptureFilter`] | `l2mesh capture`; kernel counts what is lost |
+//! | `CAPTURED` | perf event array | CPU | [`CaptureRecord`] and a frame | kernel |
 
+mod capture;
 mod fdb;
 mod labels;
 mod limits;
@@ -37,6 +40,7 @@ mod peer;
 use bytemuck::{Pod, Zeroable};
 
 pub use self::{
+    capture::{ANYBODY, CaptureFilter, CaptureRecord, Point, Seen},
     fdb::{Event, FdbEntry, FdbKey},
     labels::{Fact, Label, LabelKey},
     limits::{BUCKET_SLOTS, Bucket, BucketKey, MemberKey, MemberMacs, STAYS_SLOTS},
@@ -44,7 +48,7 @@ pub use self::{
     path::{Change, HISTORY_SLOTS, Members, PATH_SLOTS, PING_SLOT, PING_SLOTS, PathNote, PathRx, PathTx, path_slot},
     peer::{FloodList, NextHop, PathLimit, Peer, VtepAddress, Way},
 };
-use crate::wire::{Ipv4Octets, MacAddr};
+use crate::wire::{Fingerprint, Ipv4Octets, MacAddr};
 
 /// Peers of one host, and so the longest flood list.
 pub const MAX_PEERS: usize = 512;
@@ -119,6 +123,8 @@ pub struct Settings {
     pub flags: u32,
     /// This host's node id.
     pub node_id: u32,
+    /// What this host's configuration says: it goes into answers to probes.
+    pub fingerprint: Fingerprint,
 }
 
 impl Settings {

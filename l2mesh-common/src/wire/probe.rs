@@ -14,6 +14,8 @@ use crate::path::MAX_PATHS;
 /// u64 nonce
 /// u64 when it was sent, by the sender's monotonic clock, nanoseconds
 /// ```
+///
+/// Then, if the sender left room for it, a [`super::Fingerprint`]: zero in a question, the reflecting node's in its answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Probe {
@@ -112,7 +114,6 @@ impl Probe {
     /// A question.
     #[must_use]
     pub fn request(path: ProbePath, is_padded: bool, sequence: u32, nonce: u64, sent_ns: u64) -> Self {
-        let words = |value: u64| [48, 32, 16, 0].map(|shift| Be16::new((value >> shift) as u16));
         Self {
             ethernet: Self::ETHERNET,
             version: Self::VERSION,
@@ -177,8 +178,12 @@ impl Probe {
     }
 }
 
+pub(super) fn words(value: u64) -> [Be16; 4] {
+    [48, 32, 16, 0].map(|shift| Be16::new((value >> shift) as u16))
+}
+
 #[inline(always)]
-const fn number([a, b, c, d]: [Be16; 4]) -> u64 {
+pub(super) const fn number([a, b, c, d]: [Be16; 4]) -> u64 {
     (a.get() as u64) << 48 | (b.get() as u64) << 32 | (c.get() as u64) << 16 | d.get() as u64
 }
 

@@ -2,6 +2,7 @@
 #![expect(unsafe_code, reason = "packet access and helper calls")]
 
 use aya_ebpf::{
+    bindings::xdp_md,
     helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_get_buff_len},
     programs::XdpContext,
 };
@@ -76,6 +77,12 @@ impl Frame {
     #[inline(always)]
     pub(crate) fn new(context: XdpContext) -> Self {
         Self { context }
+    }
+
+    /// For the functions in [`crate::apart`].
+    #[inline(always)]
+    pub(crate) fn raw(&self) -> *mut xdp_md {
+        self.context.ctx
     }
 
     /// Makes room for metadata. Drivers that know none refuse; the frame is then as it was.

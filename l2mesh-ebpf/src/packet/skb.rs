@@ -126,6 +126,17 @@ impl Skb {
         unsafe { (*self.context.skb.skb).vlan_present != 0 }
     }
 
+    /// The tag that is kept beside the frame, TPID above TCI; 0 for none.
+    #[inline(always)]
+    pub(crate) fn tag_word(&self) -> u32 {
+        if !self.is_tagged() {
+            return 0;
+        }
+        let skb = self.context.skb.skb;
+        // SAFETY: see `ifindex`. The protocol is in wire order.
+        unsafe { u32::from(u16::from_be((*skb).vlan_proto as u16)) << 16 | u32::from((*skb).vlan_tci as u16) }
+    }
+
     /// Cookie of the namespace of the interface.
     #[inline(always)]
     pub(crate) fn netns_cookie(&self) -> u64 {

@@ -50,10 +50,13 @@ pub(crate) struct SharedRx {
     pub(crate) answers: Word,
     /// Two numbers; of two CPUs that write at once one may be lost, and the next probe says it again.
     sizes: Word,
+    pub(crate) fingerprint: Word,
 }
 const _: () = assert!(size_of::<SharedRx>() == size_of::<PathRx>());
 const _: () = assert!(offset_of!(SharedRx, answers) == offset_of!(PathRx, answers));
 const _: () = assert!(offset_of!(SharedRx, sizes) == offset_of!(PathRx, padded) && cfg!(target_endian = "little"));
+
+const _: () = assert!(offset_of!(SharedRx, fingerprint) == offset_of!(PathRx, fingerprint));
 
 impl SharedRx {
     #[inline(always)]

@@ -31,6 +31,8 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use crate::underlay::processes::is_stopped;
+
 /// What `l2mesh detach` says.
 const STOP: &[u8] = b"stop\n";
 /// What the agent says while it is at it, which may take longer than that.
@@ -196,6 +198,13 @@ async fn ask(ifindex: u32, patience: Duration) -> anyhow::Result<Option<Vec<Stri
     let mut answer = Vec::new();
     if let Err(error) = stream.write_all(STOP).await {
         log::debug!("the agent hung up: {error}");
+        return Ok(None);
+    }
+    if is_stopped(holder.pid()) {
+        let pid = holder.pid();
+        log::warn!(
+            "process {pid} is the agent and is stopped: what it made is removed without it; `kill -CONT {pid}` lets it end"
+        );
         return Ok(None);
     }
     // As long as something comes, it is at it: to begin the same from the other end would only be in its way.

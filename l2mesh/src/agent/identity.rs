@@ -12,6 +12,7 @@ use super::own_address::{Local, Source};
 use crate::{
     cli::AttachArgs,
     config::{Host, Mesh, MeshFlags, ResolveError},
+    service,
     underlay::{Link, Netlink, watch::Watch},
 };
 
@@ -42,6 +43,7 @@ pub(super) async fn identity(
             Err(reason) => {
                 if reason != told {
                     log::warn!("waiting: {reason}");
+                    service::status(&format!("waiting: {reason}"));
                     told = reason;
                 }
                 tokio::select! {

@@ -9,6 +9,7 @@ pub(crate) use ageing::coarse_now_ns;
 pub(crate) mod control;
 mod events;
 mod file_watch;
+pub(crate) mod fingerprints;
 mod identity;
 mod journal;
 mod kernel_mode;
@@ -22,7 +23,8 @@ mod paths;
 mod prober;
 pub(crate) use prober::{BOUNDS_US, RoundTrips, Stats, Turn};
 mod reload;
-mod self_test;
+
+pub(crate) mod self_test;
 pub(crate) mod signals;
 pub(crate) mod start;
 mod wishes;
@@ -35,7 +37,7 @@ use std::{
 
 use anyhow::Context as _;
 use l2mesh_common::tables::{Fact, PeerId};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
 
 use log::Level;
 
@@ -53,6 +55,7 @@ use crate::{
     dataplane::{
         devices::Devices, fill::Paths, hooks, object::Object, pins::PinDir, tables::Tables, teardown, view::View,
     },
+    service,
     underlay::{self, Netlink, complaints::Complaints, watch::Watch},
 };
 
@@ -172,6 +175,10 @@ pub(crate) struct Agent {
     targets: Vec<Target>,
     /// What was last said of its lateness.
     told_lateness: String,
+    /// What the service manager was told last.
+    told_status: String,
+    /// Peers of which it was said that their configuration is another one.
+    told_differences: fingerprints::Told,
 }
 
 /// Why the agent ends.
@@ -189,6 +196,7 @@ impl Agent {
     pub(crate) async fn run(mut self, signals: &mut Signals) -> anyhow::Result<()> {
         let end = self.serve(signals).await.context("the mesh keeps forwarding without an agent: attach again")?;
         self.prober = None;
+        service::stopping();
         match end {
             End::Signal if self.persist => {
                 log::info!(
@@ -222,6 +230,9 @@ impl Agent {
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 ticks
             });
+        let pet_period = service::pet_period();
+        let mut pet = pet_period.map_or_else(|| interval(REFRESH), interval);
+        pet.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut settled: Option<Instant> = None;
         let mut settle = SETTLE;
         loop {
@@ -247,6 +258,7 @@ impl Agent {
                     settle = SETTLE.max(4 * start.elapsed());
                     self.endure(done)?;
                 }
+                _ = pet.tick(), if pet_period.is_some() => service::pet(),
                 event = Prober::next(&mut self.prober) => {
                     let done = self.follow_prober(&event);
                     self.endure(done)?;
@@ -269,7 +281,10 @@ impl Agent {
                 }
                 _ = news.tick() => {
                     self.check_pins();
+                    self.tell_status();
                     let done = self.tell_events().and_then(|()| self.tell_lateness()).and_then(|()| self.check_metadata());
+                    self.endure(done)?;
+                    let done = self.compare_fingerprints();
                     self.endure(done)?;
                 }
                 _ = refresh.tick() => {
@@ -306,6 +321,15 @@ impl Agent {
             self.say(Level::Warn, Subject::of("fault"), format!("trying again: {error:#}"));
         }
         Ok(())
+    }
+
+    /// What `systemctl status` shows, when that has changed.
+    fn tell_status(&mut self) {
+        let line = self.up_line();
+        if line != self.told_status {
+            service::status(&line);
+            self.told_status = line;
+        }
     }
 
     /// With its pins the programs are gone from the interfaces, and nothing else says so.

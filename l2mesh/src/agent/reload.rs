@@ -6,6 +6,7 @@ use super::{Agent, arrange::known, identity::Identity, own_address::Source, star
 use crate::{
     config::{Mesh, changes},
     dataplane::view::{Place, View},
+    service,
 };
 
 /// How long a reload waits for the first answers of next hops that are new.
@@ -38,7 +39,14 @@ impl Agent {
         let plan = self.plan(identity).await?;
         let before =
             Plan { mesh: self.mesh.clone(), own: self.own, source: self.source.clone(), view: self.view.clone() };
-        let Err(error) = self.take_up(plan).await else { return Ok(changes) };
+        service::reloading();
+        let done = self.take_up_or_go_back(plan, before).await;
+        service::ready(&self.up_line());
+        done.map(|()| changes)
+    }
+
+    async fn take_up_or_go_back(&mut self, plan: Plan, before: Plan) -> anyhow::Result<()> {
+        let Err(error) = self.take_up(plan).await else { return Ok(()) };
         log::error!("going back to the configuration before: {error:#}");
         match self.take_up(before).await {
             Ok(()) => Err(error.context("nothing is changed, the mesh is as it was before")),

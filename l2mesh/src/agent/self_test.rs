@@ -4,7 +4,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::Context as _;
-use aya::programs::{TestRun as _, TestRunOptions};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use l2mesh_common::{
     tables::Fact,
     verdict::Verdict,
@@ -16,6 +16,8 @@ use super::{Agent, Receive, chronicle::Subject};
 use crate::dataplane::{
     hooks::{self, XdpOutcome},
     object::Tc,
+    pins::PinDir,
+    tables::Tables,
     view::View,
 };
 
@@ -79,32 +81,11 @@ impl Agent {
     async fn test_frame(&self) -> anyhow::Result<Option<Vec<u8>>> {
         let link = self.netlink.link_by_index(self.view.ifindex).await?.filter(|link| link.up);
         let Some(link) = link else { return Ok(None) };
-        // Without Ethernet header the kernel takes this one off (`__bpf_redirect_no_mac` in net/core/filter.c).
-        let mac = link.mac.unwrap_or(MacAddr::ZERO);
         let Some((local, peer)) = self.peer_behind_interface().await? else { return Ok(None) };
         let Some(vni) = self.view.networks.first().map(|network| network.vni) else {
             return Ok(None);
         };
-        let nobody = MacAddr::SELF_TEST;
-        let inner = EthernetHeader::new(MacAddr::BROADCAST, nobody, EtherType::SELF_TEST);
-        let len = u32::try_from(FRAME)?;
-        let per_frame = PerFrame { vni, inner, len, source_port: FIRST_SOURCE_PORT, tos: 0, mark: Mark::NONE };
-        let port = self.view.port;
-        let mut frame = match (peer, local) {
-            (IpAddr::V4(peer), IpAddr::V4(local)) => {
-                let source = Endpoint { mac: nobody, address: peer.into() };
-                let template = Template::v4(source, Endpoint { mac, address: local.into() }, port);
-                bytemuck::bytes_of(&HeadersV4::new(&template, &per_frame).parsed()).to_vec()
-            }
-            (IpAddr::V6(peer), IpAddr::V6(local)) => {
-                let source = Endpoint { mac: nobody, address: peer.into() };
-                let template = Template::v6(source, Endpoint { mac, address: local.into() }, port);
-                bytemuck::bytes_of(&HeadersV6::new(&template, &per_frame).parsed()).to_vec()
-            }
-            _ => return Ok(None),
-        };
-        frame.resize(frame.len() - EthernetHeader::LEN + FRAME, 0);
-        Ok(Some(frame))
+        Ok(frame(link.mac, (peer, local), vni, self.view.port))
     }
 
     /// Our address, and that of a peer which the kernel expects behind the underlay interface.
@@ -120,5 +101,52 @@ impl Agent {
             }
         }
         Ok(None)
+    }
+}
+
+/// The frame, from a peer to us. `None` if the two are of different IP versions.
+pub(crate) fn frame(mac: Option<MacAddr>, (peer, local): (IpAddr, IpAddr), vni: u32, port: u16) -> Option<Vec<u8>> {
+    // Without Ethernet header the kernel takes this one off (`__bpf_redirect_no_mac` in net/core/filter.c).
+    let mac = mac.unwrap_or(MacAddr::ZERO);
+    let nobody = MacAddr::SELF_TEST;
+    let inner = EthernetHeader::new(MacAddr::BROADCAST, nobody, EtherType::SELF_TEST);
+    let len = u32::try_from(FRAME).ok()?;
+    let per_frame = PerFrame { vni, inner, len, source_port: FIRST_SOURCE_PORT, tos: 0, mark: Mark::NONE };
+    let mut frame = match (peer, local) {
+        (IpAddr::V4(peer), IpAddr::V4(local)) => {
+            let source = Endpoint { mac: nobody, address: peer.into() };
+            let template = Template::v4(source, Endpoint { mac, address: local.into() }, port);
+            bytemuck::bytes_of(&HeadersV4::new(&template, &per_frame).parsed()).to_vec()
+        }
+        (IpAddr::V6(peer), IpAddr::V6(local)) => {
+            let source = Endpoint { mac: nobody, address: peer.into() };
+            let template = Template::v6(source, Endpoint { mac, address: local.into() }, port);
+            bytemuck::bytes_of(&HeadersV6::new(&template, &per_frame).parsed()).to_vec()
+        }
+        _ => return None,
+    };
+    frame.resize(frame.len() - EthernetHeader::LEN + FRAME, 0);
+    Some(frame)
+}
+
+/// Runs the pinned program with the frame, for others than the agent: whether it arrived.
+///
+/// # Errors
+/// The program is not there, or cannot be run.
+pub(crate) async fn run_pinned(pins: &PinDir, tables: &Tables, frame: &[u8]) -> anyhow::Result<bool> {
+    let path = pins.pin(Tc::SelfTest.name());
+    let program = SchedClassifier::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    let before = tables.counter(Verdict::SelfTest)?.frames;
+    let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
+    program.test_run(options).context("cannot run the firewall test")?;
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        if tables.counter(Verdict::SelfTest)?.frames != before {
+            return Ok(true);
+        }
+        if Instant::now() > deadline {
+            return Ok(false);
+        }
+        sleep(Duration::from_millis(5)).await;
     }
 }

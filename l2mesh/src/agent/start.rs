@@ -31,6 +31,7 @@ use crate::{
     dataplane::{
         devices::Devices,
         hooks::{self, XdpOutcome},
+        migrate,
         object::{Object, Tc},
         pins::{Owner, PinDir, PinnedMeta, State, interface_name},
         tables::Tables,
@@ -76,20 +77,19 @@ pub(crate) async fn start(
     }
     let owner = Owner::new(&link.name, link.index)?;
     let pins = PinDir::of(pin_root, &owner)?;
-    let adopts = match pins.state(&owner)? {
-        State::Valid => true,
-        State::OtherLayout => bail!(
-            "{} was attached by another version of l2mesh whose tables this one cannot read: run `l2mesh detach --iface {}` first",
-            link.name,
-            link.name
-        ),
+    let (adopts, next) = match pins.state(&owner)? {
+        State::Valid => {
+            pins.beside().forget()?;
+            (true, None)
+        }
+        State::OtherLayout => (true, Some(migrate::begin(&link.name, &pins, identity.mesh.underlay.fdb_size)?)),
         State::Empty | State::Stale => {
             // What a killed attach left half made.
             let gone = teardown::remove_all(&netlink, &link.name, &pins, &mut || ()).await.result()?;
             if !gone.is_empty() {
                 log::info!("removed what an earlier attach left: {}", teardown::summary(&gone));
             }
-            false
+            (false, None)
         }
     };
     let document = document.unwrap_or_else(|| Document::from_flags(&identity.mesh, identity.own));
@@ -100,7 +100,7 @@ pub(crate) async fn start(
         identity,
         &link,
         owner,
-        pins.clone(),
+        (pins.clone(), next.clone()),
         adopts,
         (netlink.clone(), watch, control),
     ))
@@ -110,7 +110,10 @@ pub(crate) async fn start(
             agent.server = Server::open(&agent.pins.socket());
             Ok(Some(agent))
         }
-        Err(error) => Err(give_up(error, adopts, &netlink, &link, &pins).await),
+        Err(error) => {
+            let dropped = next.map_or(Ok(()), |next| next.forget());
+            Err(give_up(dropped.err().unwrap_or(error), adopts, &netlink, &link, &pins).await)
+        }
     }
 }
 
@@ -160,10 +163,11 @@ async fn build(
     identity: Identity,
     link: &Link,
     owner: Owner,
-    pins: PinDir,
+    (home, next): (PinDir, Option<PinDir>),
     adopts: bool,
     (netlink, watch, control): (Netlink, Watch, Control),
 ) -> anyhow::Result<Agent> {
+    let pins = next.unwrap_or_else(|| home.clone());
     let known_peers = if adopts { known(&Tables::open(&pins)?)?.0 } else { Vec::new() };
     let underlay = identity.mesh.underlay.clone();
     let view =
@@ -212,6 +216,8 @@ async fn build(
         chronicle: Chronicle::default(),
         targets: Vec::new(),
         told_lateness: String::new(),
+        told_status: String::new(),
+        told_differences: BTreeMap::new(),
     };
     agent.take_settings();
     agent.arrange(view, underlay.private_port).await?;
@@ -219,6 +225,11 @@ async fn build(
     agent.tables.set_fact(Fact::Mode, &agent.mode.to_string())?;
     // Last: from here on the pins are those of a whole attach.
     agent.tables.meta.set(0, owner.meta()?, 0).context("cannot write META")?;
+    migrate::tell_formats(&mut agent.tables)?;
+    if agent.pins.path() != home.path() {
+        migrate::finish(&home, &agent.pins, &mut agent.tables)?;
+        agent.pins = home;
+    }
     agent.bring_up(FIRST_ANSWERS).await?;
     agent.tell_missing();
     agent.start_prober()?;
@@ -256,17 +267,22 @@ impl Agent {
     }
 }
 
+/// Why a driver is better off without XDP, if it is.
+pub(crate) fn objection_to_xdp(driver: &str) -> Option<String> {
+    if driver == "veth" {
+        return Some("veth copies every frame for XDP".to_owned());
+    }
+    WITHOUT_METADATA.contains(&driver).then(|| format!("the driver {driver} passes no XDP metadata"))
+}
+
 /// TC first, XDP last: with XDP and no TC, inner frames would enter the host's stack as the NIC's own.
 fn attach_underlay(wanted: Mode, object: &mut Object, pins: &PinDir, view: &View) -> anyhow::Result<ReceiveMode> {
     hooks::attach_tc(object, pins, ingress(&view.interface, Tc::Underlay))?;
     let driver = driver(&view.interface).unwrap_or_default();
     let objection = match wanted {
         Mode::Tc => Some("as asked for".to_owned()),
-        Mode::Auto if driver == "veth" => Some("veth copies every frame for XDP".to_owned()),
-        Mode::Auto if WITHOUT_METADATA.contains(&&*driver) => {
-            Some(format!("the driver {driver} passes no XDP metadata"))
-        }
-        _ => None,
+        Mode::Auto => objection_to_xdp(&driver),
+        Mode::Xdp | Mode::Kernel => None,
     };
     let is_automatic = wanted == Mode::Auto;
     if let Some(reason) = objection {

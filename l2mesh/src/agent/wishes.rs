@@ -89,7 +89,7 @@ impl Agent {
         if self.document.is_as_read() {
             log::debug!("{} is as it was read", self.document.name());
         } else {
-            self.wish(Wish { what: What::Reload, why: "the file has changed", answer: None }).await;
+            self.wish(Wish { what: What::Reload, why: "the changed file", answer: None }).await;
         }
     }
 
@@ -193,7 +193,7 @@ impl Agent {
 
     /// Says what came of it: to whoever waits for that, and in the log.
     fn tell(&self, wish: Wish, outcome: anyhow::Result<(Vec<String>, Option<String>)>) {
-        let (name, why) = (self.document.name(), wish.why);
+        let why = wish.why;
         let reply = match outcome {
             Ok((changes, note)) => {
                 let count = match changes.len() {
@@ -208,8 +208,7 @@ impl Agent {
             }
             Err(error) => {
                 let reason = format!("{error:#}");
-                let text = format!("{why}: {name} is not taken up, the mesh stays as it is: {reason}");
-                self.say(Level::Error, Subject::of("reload"), text);
+                self.say(Level::Error, Subject::of("reload"), format!("{why} is refused: {reason}"));
                 Reply::refusal(reason)
             }
         };

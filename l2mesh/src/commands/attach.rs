@@ -10,6 +10,7 @@ use crate::{
     cli::AttachArgs,
     config::{ConfigErrors, Document, Mesh},
     metrics::{Listener, Metrics},
+    service,
 };
 
 /// Runs until SIGINT, SIGTERM or `l2mesh detach`.
@@ -29,6 +30,7 @@ pub(crate) async fn run(args: &AttachArgs, pin_root: &Path) -> anyhow::Result<()
     if let Err(error) = writeln!(stdout, "{}", agent.up_line()).and_then(|()| stdout.flush()) {
         log::debug!("cannot write to stdout: {error}");
     }
+    service::ready(&agent.up_line());
     // Nobody needs them to forward.
     let _metrics = listener.and_then(|listener| {
         Metrics::serve(listener, &agent).inspect_err(|error| log::error!("no metrics: {error:#}")).ok()

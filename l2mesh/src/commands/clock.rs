@@ -69,15 +69,17 @@ pub(super) fn about(duration: Duration) -> String {
     }
 }
 
-/// Nanoseconds in milliseconds.
+/// Nanoseconds in milliseconds, with three decimal places and no more: what follows is noise.
 pub(super) fn milliseconds(ns: u64) -> f64 {
-    Duration::from_nanos(ns).as_secs_f64() * 1000.0
+    #[expect(clippy::cast_precision_loss, reason = "285 years are less than 2^53 microseconds")]
+    let us = ns.saturating_add(500).div_euclid(1000) as f64;
+    us / 1000.0
 }
 
 /// Milliseconds with the digits that mean something, without the unit.
 pub(super) fn ms_text(ms: f64) -> String {
     match ms {
-        ..0.995 => format!("{ms:.3}"),
+        ..0.9955 => format!("{ms:.3}"),
         ..9.95 => format!("{ms:.2}"),
         ..99.5 => format!("{ms:.1}"),
         _ => format!("{ms:.0}"),
@@ -136,5 +138,8 @@ mod tests {
         ] {
             assert_eq!(ms_text(milliseconds(ns)), expected, "{ns}");
         }
+        let shown = [78_912, 214_499, 123_456_789, 1_000_500]
+            .map(|ns| serde_json::to_string(&milliseconds(ns)).expect("a number"));
+        assert_eq!(shown, ["0.079", "0.214", "123.457", "1.001"]);
     }
 }

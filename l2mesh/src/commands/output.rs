@@ -16,6 +16,7 @@ use crate::{
 pub(super) struct Attached {
     pub(super) interface: String,
     pub(super) ifindex: u32,
+    pub(super) pins: PinDir,
     pub(super) tables: Tables,
 }
 
@@ -59,7 +60,7 @@ pub(super) fn attached(pin_root: &Path, interface: Option<&str>) -> anyhow::Resu
         }
     };
     let (interface, ifindex, pins) = found.swap_remove(place);
-    Ok(Attached { interface, ifindex, tables: Tables::open(&pins)? })
+    Ok(Attached { interface, ifindex, tables: Tables::open(&pins)?, pins })
 }
 
 /// The agent of any interface of this namespace.

@@ -156,12 +156,24 @@ impl Changes {
         self.value(&key, &before.macs_per_peer, &after.macs_per_peer, |it| option(it.as_ref(), "no limit"));
         self.members(meshes, before, mesh, after);
         self.addresses(meshes, before, mesh, after);
-        let macs = |mesh: &Mesh, network: &Network| -> BTreeMap<String, String> {
-            let text = |&(mac, node): &(MacAddr, usize)| (mac.to_string(), mesh.nodes[node].name.clone());
-            network.macs.iter().map(text).collect()
+        self.macs(meshes, before, mesh, after);
+    }
+
+    fn macs(&mut self, meshes: &Mesh, before: &Network, mesh: &Mesh, after: &Network) {
+        let macs = |mesh: &Mesh, network: &Network| -> BTreeMap<MacAddr, String> {
+            network.macs.iter().map(|&(mac, node)| (mac, mesh.nodes[node].name.clone())).collect()
         };
-        let behind = |mac: &str| what(&format!("{mac} behind"));
-        self.entries(&macs(meshes, before), &macs(mesh, after), behind, "whom it is heard from");
+        let (was, is) = (macs(meshes, before), macs(mesh, after));
+        let what = |mac: &MacAddr| format!("network {}: mac {mac}", after.name);
+        for (mac, node) in was.iter().filter(|(mac, _)| !is.contains_key(*mac)) {
+            self.0.push(format!("{} behind {node} removed", what(mac)));
+        }
+        for (mac, node) in &is {
+            match was.get(mac) {
+                None => self.0.push(format!("{} behind {node} added", what(mac))),
+                Some(old) => self.plain(&format!("{} behind", what(mac)), old, node),
+            }
+        }
     }
 
     /// Where every node is a member, before and now, that is said of the nodes.
@@ -303,8 +315,8 @@ mac = [{ mac = "52:54:00:00:00:01", node = "b" }]
         differs(
             &[("52:54:00:00:00:01", "52:54:00:00:00:02")],
             &[
-                "network dmz: 52:54:00:00:00:01 behind b -> whom it is heard from",
-                "network dmz: 52:54:00:00:00:02 behind whom it is heard from -> b",
+                "network dmz: mac 52:54:00:00:00:01 behind b removed",
+                "network dmz: mac 52:54:00:00:00:02 behind b added",
             ],
         );
         differs(

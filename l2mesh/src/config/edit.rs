@@ -3,7 +3,7 @@
 use clap::Args;
 use l2mesh_common::wire::{MacAddr, Vni};
 use serde::{Deserialize, Serialize};
-use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, Table, TableLike, Value, value};
+use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, RawString, Table, TableLike, Value, value};
 
 /// What is changed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -146,7 +146,8 @@ fn add_node(document: &mut DocumentMut, node: &NewNode) -> Result<(), String> {
 
 /// With everything that refers to it.
 fn remove_node(document: &mut DocumentMut, name: &str) -> Result<(), String> {
-    if !remove(document.as_table_mut(), "node", |it| text_of(it, "name") == Some(name)) {
+    let mut spare = None;
+    if !remove(document.as_table_mut(), "node", |it| text_of(it, "name") == Some(name), &mut spare) {
         return Err(format!("no node is called {name:?}: see `l2mesh maps peers`"));
     }
     for node in tables(document, "node") {
@@ -156,8 +157,9 @@ fn remove_node(document: &mut DocumentMut, name: &str) -> Result<(), String> {
     for network in tables(document, "network") {
         without(network, "members", name);
         without_key(network, "addresses", name);
-        while remove(network, "mac", |it| text_of(it, "node") == Some(name)) {}
+        while remove(network, "mac", |it| text_of(it, "node") == Some(name), &mut None) {}
     }
+    put_back(document, spare);
     Ok(())
 }
 
@@ -184,7 +186,9 @@ fn add_network(document: &mut DocumentMut, network: &NewNetwork, own: &str) {
 }
 
 fn remove_network(document: &mut DocumentMut, name: &str) -> Result<(), String> {
-    if remove(document.as_table_mut(), "network", |it| text_of(it, "name") == Some(name)) {
+    let mut spare = None;
+    if remove(document.as_table_mut(), "network", |it| text_of(it, "name") == Some(name), &mut spare) {
+        put_back(document, spare);
         return Ok(());
     }
     Err(format!("no network is called {name:?}: see `l2mesh maps networks`"))
@@ -203,7 +207,9 @@ fn remove_mac(document: &mut DocumentMut, StaticMac { mac, vni, peer }: &StaticM
         text_of(it, "mac").and_then(|text| text.parse().ok()) == Some(*mac)
             && peer.as_ref().is_none_or(|peer| text_of(it, "node") == Some(peer))
     };
-    if remove(network, "mac", is_it) {
+    let mut spare = None;
+    if remove(network, "mac", is_it, &mut spare) {
+        put_back(document, spare);
         return Ok(());
     }
     Err(format!("network VNI {vni} has no static entry for {mac}: `l2mesh mac flush` removes what was learned"))
@@ -255,38 +261,128 @@ fn push(table: &mut dyn TableLike, key: &str, fields: Vec<(&str, Value)>) {
         for (key, field) in fields {
             new.insert(key, value(field));
         }
+        // Set apart from the one before it as that is.
+        let before = tables.len().checked_sub(1).filter(|place| *place > 0).and_then(|place| tables.get(place));
+        let is_close = before.and_then(|it| it.decor().prefix()?.as_str()).is_some_and(|text| !text.starts_with('\n'));
+        new.decor_mut().set_prefix(if is_close { "" } else { "\n" });
         tables.push(new);
     }
 }
 
 /// Adds a value to an array, set out as the one before it.
 fn append(array: &mut Array, value: impl Into<Value>) {
-    let prefix = array.iter().last().and_then(|last| last.decor().prefix().cloned());
-    let mut value = value.into();
-    if let Some(prefix) = prefix {
+    let (mut value, is_second) = (value.into(), array.len() == 1);
+    if let Some(last) = array.iter_mut().last() {
+        let text = |raw: Option<&RawString>| raw.and_then(RawString::as_str).unwrap_or_default().to_owned();
+        let (prefix, suffix) = (text(last.decor().prefix()), text(last.decor().suffix()));
         // Of a list in several lines, without the comments that belong to another.
-        let text = prefix.as_str().unwrap_or(" ");
-        let text = text.rfind('\n').map_or(text, |line| &text[line..]);
-        let text = if array.len() == 1 && !text.contains('\n') { " " } else { text };
-        value.decor_mut().set_prefix(text);
+        let prefix = prefix.rfind('\n').map_or(&*prefix, |line| &prefix[line..]);
+        value.decor_mut().set_prefix(if is_second && !prefix.contains('\n') { " " } else { prefix });
+        // The room before the bracket.
+        if !suffix.contains('#') {
+            last.decor_mut().set_suffix("");
+            value.decor_mut().set_suffix(suffix);
+        }
     }
     array.push_formatted(value);
 }
 
-/// Removes the first table of a list that is it. False if none is.
-fn remove(table: &mut dyn TableLike, key: &str, is_it: impl Fn(&dyn TableLike) -> bool) -> bool {
-    let place = match table.get_mut(key) {
+/// Removes the first table of a list that is it. False if none is. What stands before it goes to `spare`, with its place.
+fn remove(
+    table: &mut dyn TableLike,
+    key: &str,
+    is_it: impl Fn(&dyn TableLike) -> bool,
+    spare: &mut Option<(isize, String)>,
+) -> bool {
+    match table.get_mut(key) {
         Some(Item::ArrayOfTables(tables)) => {
-            let place = tables.iter().position(|it| is_it(it));
-            place.inspect(|&place| drop(tables.remove(place)))
+            let Some(place) = tables.iter().position(|it| is_it(it)) else { return false };
+            if let Some(gone) = tables.get(place)
+                && let Some(position) = gone.position()
+            {
+                let prefix = gone.decor().prefix().and_then(RawString::as_str).unwrap_or_default();
+                *spare = Some((position, prefix.to_owned()));
+            }
+            tables.remove(place);
+            true
         }
         Some(Item::Value(Value::Array(array))) => {
-            let place = array.iter().position(|it| it.as_inline_table().is_some_and(|it| is_it(it)));
-            place.inspect(|&place| drop(array.remove(place)))
+            let is_it = |it: &Value| it.as_inline_table().is_some_and(|it| is_it(it));
+            let place = array.iter().position(is_it);
+            place.inspect(|&place| remove_value(array, place)).is_some()
         }
-        _ => None,
-    };
-    place.is_some()
+        _ => false,
+    }
+}
+
+/// Removes a value from an array. The comment of the line above it is not its own.
+fn remove_value(array: &mut Array, place: usize) {
+    let gone = array.remove(place);
+    let prefix = gone.decor().prefix().and_then(RawString::as_str).unwrap_or_default();
+    if place == array.len()
+        && let (Some(suffix), Some(last)) = (gone.decor().suffix(), array.iter_mut().last())
+        && last.decor().suffix().and_then(RawString::as_str).is_none_or(str::is_empty)
+    {
+        last.decor_mut().set_suffix(suffix.clone());
+    }
+    let Some(end) = prefix.rfind('\n').filter(|_| prefix.contains('#')) else { return };
+    let comment = &prefix[..end];
+    if let Some(next) = array.get_mut(place) {
+        let prefix = next.decor().prefix().and_then(RawString::as_str).unwrap_or_default();
+        let prefix = format!("{comment}{prefix}");
+        next.decor_mut().set_prefix(prefix);
+    } else {
+        let trailing = format!("{comment}\n{}", array.trailing().as_str().unwrap_or_default());
+        array.set_trailing(trailing);
+    }
+}
+
+/// Puts what stood before a table that is gone and was not about it before the table that follows in the text, or at the end: all but
+/// the comment right above it. Before the first table, nobody knows what it is about.
+fn put_back(document: &mut DocumentMut, spare: Option<(isize, String)>) {
+    let Some((position, prefix)) = spare else { return };
+    let (mut next, mut is_first) = (isize::MAX, true);
+    each_table(document.as_table_mut(), &mut |table| match table.position() {
+        Some(other) if other > position => next = next.min(other),
+        Some(_) => is_first = false,
+        None => {}
+    });
+    let text = if is_first { &*prefix } else { prefix.rfind("\n\n").map_or("", |end| &prefix[..=end]) };
+    if text.is_empty() {
+        return;
+    }
+    let mut is_put = false;
+    each_table(document.as_table_mut(), &mut |table| {
+        if table.position() == Some(next) && !is_put {
+            let prefix = table.decor().prefix().and_then(RawString::as_str).unwrap_or_default();
+            let prefix = format!("{text}{prefix}");
+            table.decor_mut().set_prefix(prefix);
+            is_put = true;
+        }
+    });
+    if !is_put {
+        let trailing = format!("{text}{}", document.trailing().as_str().unwrap_or_default());
+        document.set_trailing(trailing);
+    }
+}
+
+/// Calls `visit` for every table that has a line of its own.
+fn each_table(table: &mut Table, visit: &mut impl FnMut(&mut Table)) {
+    for (_, item) in table.iter_mut() {
+        match item {
+            Item::Table(within) => {
+                visit(within);
+                each_table(within, visit);
+            }
+            Item::ArrayOfTables(tables) => {
+                for within in tables.iter_mut() {
+                    visit(within);
+                    each_table(within, visit);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Removes a text from an array.
@@ -294,17 +390,25 @@ fn without(table: &mut dyn TableLike, key: &str, text: &str) {
     if let Some(array) = table.get_mut(key).and_then(Item::as_array_mut) {
         let place = array.iter().position(|it| it.as_str() == Some(text));
         if let Some(place) = place {
-            array.remove(place);
+            remove_value(array, place);
         }
     }
 }
 
 /// Removes a key from a table within.
 fn without_key(table: &mut dyn TableLike, key: &str, name: &str) {
-    if let Some(within) = table.get_mut(key).and_then(Item::as_table_like_mut) {
-        within.remove(name);
-        if within.is_empty() {
-            table.remove(key);
-        }
+    let Some(within) = table.get_mut(key).and_then(Item::as_table_like_mut) else { return };
+    let suffix = within.remove(name).and_then(|gone| gone.as_value()?.decor().suffix().cloned());
+    if within.is_empty() {
+        table.remove(key);
+    } else if let Some(suffix) = suffix
+        && let Some(inline) = table.get_mut(key).and_then(Item::as_inline_table_mut)
+        && let Some((_, last)) = inline.iter_mut().last()
+    {
+        // The room before the brace.
+        last.decor_mut().set_suffix(suffix);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,10 +56,6 @@ mod tests {
     #[test]
     fn nothing_is_relayed() {
         assert_eq!(
-            refused("probes = false\nrelay = true"),
-            "mesh.toml:3: node \"a\" cannot relay in mode kernel: remove `relay = true`"
-        );
-        assert_eq!(
             refused("probes = false\nrelays = [\"b\"]"),
             "mesh.toml:3: nothing is relayed to node \"a\" in mode kernel: remove `relays`"
         );

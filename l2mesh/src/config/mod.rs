@@ -12,7 +12,10 @@ mod edit;
 mod error;
 mod families;
 mod file;
+mod fingerprint;
 mod flags;
+#[cfg(test)]
+mod fuzz;
 mod host;
 mod kernel_mode;
 mod network;

@@ -103,6 +103,13 @@ fn node(report: &mut Report<'_>, index: usize, At { value: raw, origin }: &At<Ra
     });
     if kind == NodeKind::Vxlan {
         plain_vxlan(report, &owner, raw);
+    } else if let Some(relay) = raw.relay.as_ref().filter(|relay| relay.value)
+        && raw.probes.as_ref().is_some_and(|probes| !probes.value)
+    {
+        let text = format!(
+            "{owner} probes = false: nobody relays through a node that is not probed: remove `relay = true`, or this"
+        );
+        report.error(relay.origin, text);
     }
     let address = raw.address.as_ref().and_then(|address| node_address(report, &owner, address));
     if raw.address.is_none() {

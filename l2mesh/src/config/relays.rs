@@ -107,7 +107,6 @@ mod tests {
             node("c", "203.0.113.3", "relay = true"),
             node("d", "203.0.113.4", ""),
             node("e", "203.0.113.5", "relay = true"),
-            node("f", "203.0.113.6", "relay = true\nprobes = false"),
             node("g", "203.0.113.7", "relay = true\nudp-checksum = true"),
         ];
         let found = |a: &str, b: &str| {

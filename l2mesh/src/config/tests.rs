@@ -70,9 +70,9 @@ fn every_key() {
     let probe = Probe { interval, misses: 4, recover: 20, relay_interval: seconds(2), loss_limit: 5 };
     assert_eq!(mesh.probe, probe);
     let [a, b, c] = mesh.nodes.as_slice() else { panic!("three nodes") };
-    assert_eq!((a.id, a.relay, a.probes, a.udp_checksum), (0x00c0_ffee, true, false, true));
+    assert_eq!((a.id, a.relay, a.probes, a.udp_checksum), (0x00c0_ffee, true, true, true));
     assert_eq!(a.from, BTreeMap::from([(1, IpAddr::from([10, 0, 0, 5]))]));
-    assert_eq!((b.id, b.relays.as_deref()), (0xe70c_2de5, Some([0].as_slice())));
+    assert_eq!((b.id, b.probes, b.relays.as_deref()), (0xe70c_2de5, false, Some([0].as_slice())));
     assert_eq!(b.address, Address::Host { name: "b.example.org".into(), resolved: None });
     assert_eq!(c.kind, NodeKind::Vxlan);
     let [lan, other] = mesh.networks.as_slice() else { panic!("two networks") };

@@ -20,6 +20,7 @@ use crate::underlay::{
     change::TOGETHER,
     create::{VethLinks, VethPair},
     features::switch_features,
+    processes::{Holder, udp_holder},
 };
 
 /// Offloads that the stack must not leave to the overlay interface. Without these it segments nested tunnels before us,
@@ -59,7 +60,9 @@ impl Devices {
         } else if self.is_private {
             format!("{port} is left to others (private-port), {own} is ours")
         } else {
-            format!("{port} belongs to another vxlan device, {own} is ours")
+            let holder = udp_holder(port).map(|Holder { pid, name }| format!("the program {name} (process {pid})"));
+            let holder = holder.unwrap_or_else(|| "another vxlan device".to_owned());
+            format!("{port} belongs to {holder}, {own} is ours")
         }
     }
 }

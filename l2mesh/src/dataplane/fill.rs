@@ -213,6 +213,7 @@ pub(crate) fn write_settings(tables: &mut Tables, view: &View, devices: &Devices
         move_freeze_ms: u32::try_from(view.moves.1.as_millis())?,
         flags: if view.may_relay { Settings::MAY_RELAY } else { 0 } | if view.xdp_tx { Settings::XDP_TX } else { 0 },
         node_id: view.node_id,
+        fingerprint: view.fingerprint,
     };
     if tables.settings.get(&0, 0)? != settings {
         tables.settings.set(0, settings, 0).context("cannot write SETTINGS")?;
@@ -316,7 +317,7 @@ fn write_labels(tables: &mut Tables, view: &View) -> anyhow::Result<()> {
     let vnis: HashSet<u32> = view.networks.iter().map(|network| network.vni).collect();
     let stays = |key: &LabelKey| match key.kind {
         // What is recorded of a bridge says what to leave.
-        LabelKey::FACT | LabelKey::BRIDGE => true,
+        LabelKey::FACT | LabelKey::BRIDGE | LabelKey::FORMAT => true,
         LabelKey::TRANSMIT => vnis.contains(&key.id),
         _ => false,
     };

@@ -189,7 +189,7 @@ fn detach_pinned(path: &Path) -> io::Result<()> {
 }
 
 #[expect(unsafe_code, reason = "aya does not detach pinned links, and does more than count programs")]
-fn bpf(command: libc::c_long, attributes: &mut [u64]) -> io::Result<i32> {
+pub(super) fn bpf(command: libc::c_long, attributes: &mut [u64]) -> io::Result<i32> {
     // SAFETY: the attributes are as long as said; what they point to outlives the call.
     let outcome = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_mut_ptr(), size_of_val(attributes)) };
     if outcome < 0 { Err(io::Error::last_os_error()) } else { i32::try_from(outcome).map_err(io::Error::other) }

@@ -7,6 +7,7 @@ pub(crate) mod fill;
 pub(crate) mod headroom;
 pub(crate) mod hooks;
 pub(crate) mod mapped;
+pub(crate) mod migrate;
 pub(crate) mod object;
 pub(crate) mod paths;
 pub(crate) mod pins;

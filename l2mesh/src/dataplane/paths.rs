@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use l2mesh_common::{
     path::{Answered, DIRECT, MAX_PATHS, Paths, order},
     tables::{Change, PEER_SLOTS, PathNote, PathRx, PathTx, PeerId, path_slot},
+    wire::Fingerprint,
 };
 
 use super::{
@@ -61,6 +62,13 @@ impl Paths for Snapshot {
     fn rx(&self, peer: PeerId, path: usize) -> Option<&PathRx> {
         self.rx.get(path_slot(peer, path) as usize)
     }
+}
+
+/// What a peer's configuration says, as it answered last on the first of its paths that has answered at all.
+pub(crate) fn far_fingerprint(tables: &Tables, peer: PeerId) -> Fingerprint {
+    let mut said =
+        (0..MAX_PATHS).map(|path| Fingerprint::from_bits(tables.path_rx.get(path_slot(peer, path)).fingerprint));
+    said.find(|fingerprint| !fingerprint.is_unknown()).unwrap_or(Fingerprint::UNKNOWN)
 }
 
 /// Makes a path begin: what was known of it is forgotten. Whoever reads meanwhile finds one that does not exist.

@@ -21,6 +21,8 @@ use nix::{
 };
 
 const BPFFS: &str = "/sys/fs/bpf";
+/// What the names of directories begin with that are no meshes of their own (see `migrate`).
+const BESIDE: &str = "next-";
 /// How the first network namespace is called.
 const FIRST: &str = "init";
 /// Where pins are unless `--pin-dir` says otherwise.
@@ -111,6 +113,26 @@ impl PinDir {
         Ok(found)
     }
 
+    /// Where what is to take this one's place is made.
+    pub(crate) fn beside(&self) -> Self {
+        Self { path: self.path.with_file_name(format!("{BESIDE}{}", name(&self.path))) }
+    }
+
+    /// Removes the pins, and detaches nothing: others hold the same.
+    pub(crate) fn forget(&self) -> anyhow::Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", self.path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The names of all pins.
+    pub(crate) fn names(&self) -> anyhow::Result<Vec<String>> {
+        Ok(entries(&self.path)?.iter().map(|path| name(path)).collect())
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -128,11 +150,7 @@ impl PinDir {
 
     /// Makes the directory, mounting a BPF file system first where there is none.
     pub(crate) fn create(&self) -> anyhow::Result<()> {
-        if self.path.starts_with(BPFFS) && !is_bpffs(Path::new(BPFFS)) {
-            let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-            mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=700")).with_context(|| {
-                format!("cannot mount a BPF file system at {BPFFS}: mount one, or name another with --pin-dir")
-            })?;
+        if self.path.starts_with(BPFFS) && mount_bpffs()? {
             log::warn!(
                 "mounted a BPF file system at {BPFFS}: if this is a mount namespace of its own, as under `ip netns exec`, the mesh ends \
                  with it and other shells do not see it; `nsenter --net=` keeps the host's"
@@ -255,6 +273,18 @@ impl fmt::Display for PinDir {
     }
 }
 
+/// Mounts a BPF file system where it belongs. False if there is one already.
+pub(crate) fn mount_bpffs() -> anyhow::Result<bool> {
+    if is_bpffs(Path::new(BPFFS)) {
+        return Ok(false);
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=700")).with_context(|| {
+        format!("cannot mount a BPF file system at {BPFFS}: mount one, or name another with --pin-dir")
+    })?;
+    Ok(true)
+}
+
 /// bpffs refuses dots, and slashes mean something else.
 fn escape(interface: &str) -> String {
     let mut escaped = String::new();
@@ -284,10 +314,7 @@ pub(crate) fn unescape(escaped: &str) -> String {
 
 /// Where the sockets of the agents of the calling thread's namespace are.
 pub(crate) fn sockets_dir() -> anyhow::Result<PathBuf> {
-    let own = namespace_dir(Path::new(SOCKETS))?;
-    // Without root nobody is told which namespace is the first one.
-    let is_told = fs::metadata("/proc/1/ns/net").is_ok();
-    Ok(if is_told || own.exists() { own } else { Path::new(SOCKETS).join(FIRST) })
+    namespace_dir(Path::new(SOCKETS))
 }
 
 /// Removes a socket, and its directories if they are empty then.
@@ -305,13 +332,12 @@ pub(crate) fn remove_socket(path: &Path) {
 }
 
 fn namespace_dir(root: &Path) -> anyhow::Result<PathBuf> {
-    // In another PID namespace /proc/1 is not the host's init. The inode number of the first one is fixed
-    // (PROC_PID_INIT_INO in include/linux/proc_ns.h).
-    const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
-    let inode = |path: &str| fs::metadata(path).map(|it| it.ino()).with_context(|| format!("cannot read {path}"));
-    let own = inode("/proc/self/ns/net")?;
-    let is_init =
-        inode("/proc/self/ns/pid")? == FIRST_PID_NAMESPACE && inode("/proc/1/ns/net").is_ok_and(|first| first == own);
+    // What belongs to the machine stands only in the first network namespace (`net_core_table` in net/core/sysctl_net_core.c).
+    // To compare with that of process 1 is not for everybody: it takes all capabilities that process has.
+    const MACHINE: &str = "/proc/sys/net/core/netdev_max_backlog";
+    const OWN: &str = "/proc/thread-self/ns/net";
+    let own = fs::metadata(OWN).with_context(|| format!("cannot read {OWN}"))?.ino();
+    let is_init = Path::new(MACHINE).exists();
     Ok(root.join(if is_init { FIRST.to_owned() } else { own.to_string() }))
 }
 
@@ -320,7 +346,8 @@ fn name(path: &Path) -> String {
 }
 
 fn directories(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    Ok(entries(path)?.into_iter().filter(|path| path.is_dir()).collect())
+    let is_mesh = |path: &PathBuf| path.is_dir() && !name(path).starts_with(BESIDE);
+    Ok(entries(path)?.into_iter().filter(is_mesh).collect())
 }
 
 fn entries(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -334,7 +361,8 @@ fn entries(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn is_bpffs(path: &Path) -> bool {
+/// True for a place on a BPF file system.
+pub(crate) fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|it| it.filesystem_type() == BPF_FS_MAGIC)
 }
 

@@ -21,7 +21,7 @@ use l2mesh_common::{
 use super::{mapped::Mapped, pins::PinDir};
 
 /// Every map, in the order of the table in `l2mesh_common::tables`.
-pub(crate) const MAPS: [&str; 24] = [
+pub(crate) const MAPS: [&str; 26] = [
     "META",
     "SETTINGS",
     "NETWORKS",
@@ -46,6 +46,8 @@ pub(crate) const MAPS: [&str; 24] = [
     "HISTORY",
     "NODES",
     "RELAYED",
+    "CAPTURE",
+    "CAPTURED",
 ];
 
 /// The maps of one mesh.

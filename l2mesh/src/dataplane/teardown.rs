@@ -43,6 +43,7 @@ pub(crate) async fn remove_all(
         Err(error) => removed.failed.push(error.into()),
     }
     progress();
+    removed.note("", pins.beside().forget().map(|()| false));
     if pins.path().exists() {
         removed.note(&format!("pins in {pins}"), pins.remove().map(|()| true));
     }

@@ -6,7 +6,7 @@ use anyhow::{bail, ensure};
 use l2mesh_common::{
     bucket::default_storm_limit,
     tables::{MAX_NETWORKS, MAX_PEERS, PEER_SLOTS, PeerId, Way},
-    wire::MacAddr,
+    wire::{Fingerprint, MacAddr},
 };
 
 use crate::{
@@ -26,6 +26,8 @@ pub(crate) struct View {
     pub(crate) node: String,
     /// Its id on the wire.
     pub(crate) node_id: u32,
+    /// What others compare with what their own configuration says.
+    pub(crate) fingerprint: Fingerprint,
     /// It forwards for pairs of others.
     pub(crate) may_relay: bool,
     /// Who may be relayed for, by VNI: only on a relay.
@@ -292,6 +294,7 @@ impl View {
             ifindex: place.ifindex,
             node: node.name.clone(),
             node_id: node.id,
+            fingerprint: mesh.fingerprint(place.mtu),
             may_relay,
             relayed,
             probe: mesh.probe.clone(),

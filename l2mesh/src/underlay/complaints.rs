@@ -5,7 +5,7 @@
 use std::{
     io::IoSliceMut,
     net::{IpAddr, UdpSocket as StdSocket},
-    os::fd::AsRawFd as _,
+    os::fd::{AsRawFd as _, OwnedFd},
 };
 
 use l2mesh_common::{
@@ -22,12 +22,26 @@ use nix::{
 use tokio::{io::Interest, net::UdpSocket};
 
 use super::{Error, errno_of};
+use crate::service;
 
 /// More of a message than matters: the headers stand at the beginning of what it quotes.
 const ROOM: usize = 2048;
 // linux/icmp.h and linux/icmpv6.h, which have one number for their filters.
 const SOL_RAW: libc::c_int = 255;
 const FILTER: libc::c_int = 1;
+/// What the service manager calls the sockets that it keeps for an agent without `CAP_NET_RAW`.
+const NAMES: [&str; 2] = ["icmp", "icmpv6"];
+
+/// The sockets as they are opened, under the names by which [`Complaints::open`] finds them.
+pub(crate) fn sockets() -> Result<[(&'static str, OwnedFd); 2], Errno> {
+    let [v4, v6] = NAMES;
+    Ok([(v4, raw(AddressFamily::Inet)?), (v6, raw(AddressFamily::Inet6)?)])
+}
+
+fn raw(family: AddressFamily) -> Result<OwnedFd, Errno> {
+    let protocol = if family == AddressFamily::Inet { SockProtocol::Icmp } else { SockProtocol::IcmpV6 };
+    socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, protocol)
+}
 
 /// The sockets; one that the kernel does not give is missing.
 #[derive(Debug)]
@@ -57,8 +71,8 @@ impl Complaints {
         let v4 = [!(1 << FRAGMENTATION_NEEDED.0)];
         let mut v6 = [u32::MAX; 8];
         v6[0] &= !(1 << PACKET_TOO_BIG.0);
-        let v4 = open(AddressFamily::Inet, SockProtocol::Icmp, SOL_RAW, &v4);
-        let v6 = open(AddressFamily::Inet6, SockProtocol::IcmpV6, libc::IPPROTO_ICMPV6, &v6);
+        let v4 = open(AddressFamily::Inet, SOL_RAW, &v4);
+        let v6 = open(AddressFamily::Inet6, libc::IPPROTO_ICMPV6, &v6);
         let refused = v4.as_ref().err().or(v6.as_ref().err());
         let reason = refused.map(|&errno| Error::new("open a raw ICMP socket", errno));
         (Self { v4: v4.ok(), v6: v6.ok() }, reason)
@@ -113,9 +127,10 @@ fn one(socket: &UdpSocket, room: &mut [u8]) -> Result<Option<(IpAddr, u32, usize
     Ok(from.zip(ifindex).map(|(from, ifindex)| (from, ifindex, message.bytes)))
 }
 
-fn open(family: AddressFamily, protocol: SockProtocol, level: libc::c_int, filter: &[u32]) -> Result<UdpSocket, Errno> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(family, SockType::Raw, flags, protocol)?;
+fn open(family: AddressFamily, level: libc::c_int, filter: &[u32]) -> Result<UdpSocket, Errno> {
+    let [v4, v6] = NAMES;
+    let name = if family == AddressFamily::Inet { v4 } else { v6 };
+    let socket = service::inherited(name).map_or_else(|| raw(family), Ok)?;
     let octets = libc::socklen_t::try_from(size_of_val(filter)).map_err(|_| Errno::EINVAL)?;
     #[expect(unsafe_code, reason = "nix has no wrapper for these socket options")]
     // SAFETY: `filter` is as long as said.

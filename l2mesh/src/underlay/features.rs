@@ -18,7 +18,15 @@ use super::Error;
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GSTRINGS: u32 = 0x1b;
 const ETHTOOL_GSSET_INFO: u32 = 0x37;
+const ETHTOOL_GFEATURES: u32 = 0x3a;
 const ETHTOOL_SFEATURES: u32 = 0x3b;
+const ETHTOOL_GRXFH: u32 = 0x29;
+const UDP_V4_FLOW: u32 = 0x02;
+const UDP_V6_FLOW: u32 = 0x06;
+/// The first two and the last two octets behind the IP header: the ports.
+const RXH_PORTS: u64 = 1 << 6 | 1 << 7;
+/// Octets of `struct ethtool_rxnfc`, and some more.
+const RXNFC_LEN: usize = 256;
 /// The string set of feature names, in the order of their bits.
 const ETH_SS_FEATURES: u32 = 4;
 /// Octets of a name, zero padded.
@@ -51,6 +59,38 @@ pub(crate) fn switch_features<'a>(
         switch().map_err(|errno| Error::new(&doing, errno))?;
     }
     Ok(())
+}
+
+/// Whether features are on, by their names as for [`switch_features`]; those that the kernel does not know are off.
+///
+/// # Errors
+/// When there is no such device or the kernel refuses.
+pub(crate) fn active_features<'a>(device: &str, names: &[&'a str]) -> Result<Vec<&'a str>, Error> {
+    let doing = format!("ask for the offloads of {device}");
+    let read = || {
+        let control = Control::new(device)?;
+        let all = control.features()?;
+        let blocks = all.len().div_ceil(32);
+        let number = u32::try_from(blocks).map_err(|_| Errno::EOVERFLOW)?;
+        // Four words for each 32 features: available, requested, active, never changed.
+        let mut command = command([ETHTOOL_GFEATURES, number], blocks * 16);
+        control.run(&mut command)?;
+        let is_on = |name: &&&str| {
+            let bit = all.iter().position(|known| known == **name);
+            bit.and_then(|bit| Some(word(&command, 2 + bit / 32 * 4 + 2)? >> (bit % 32) & 1)) == Some(1)
+        };
+        Ok(names.iter().filter(is_on).copied().collect())
+    };
+    read().map_err(|errno| Error::new(doing, errno))
+}
+
+/// Whether the device chooses the receive queue of UDP over IPv4 or IPv6 by its ports too. `None` if it does not say.
+pub(crate) fn spreads_udp_by_ports(device: &str, v4: bool) -> Option<bool> {
+    let flow = if v4 { UDP_V4_FLOW } else { UDP_V6_FLOW };
+    let mut command = command([ETHTOOL_GRXFH, flow], RXNFC_LEN - 8);
+    Control::new(device).ok()?.run(&mut command).ok()?;
+    let fields = u64::from_ne_bytes(*command.get(8..)?.first_chunk()?);
+    Some(fields & RXH_PORTS == RXH_PORTS)
 }
 
 /// The driver's name, as "veth" or "`virtio_net`".
@@ -107,7 +147,7 @@ impl Control {
         // SAFETY: the kernel reads and writes `request` and, through its pointer, `command`. Both
         // live until it returns; it copies octet by octet, and the lengths that the callers put into
         // the command are those of the slice.
-        let result = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+        let result = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request) };
         Errno::result(result).map(drop)
     }
 }
@@ -186,6 +226,20 @@ mod tests {
         shown("large-receive-offload", "off [fixed]");
         let error = host.run(|| switch_features(["l2m10", "vz"], &TUNNELS, false)).expect_err("none");
         assert_eq!(error.to_string(), "cannot switch offloads of vz: no such device (see `ip link`)");
+    }
+
+    #[test]
+    fn on_or_off() {
+        let host = Namespace::new();
+        host.ip("link add l2m10 type veth peer name l2m11");
+        let names = ["rx-gro", "rx-lro", "tx-tcp-segmentation", "of-a-kernel-to-come"];
+        let active = || host.run(|| active_features("l2m10", &names)).expect("asked");
+        host.command("ethtool", "-K l2m10 gro on");
+        assert_eq!(active(), ["rx-gro", "tx-tcp-segmentation"]);
+        host.command("ethtool", "-K l2m10 gro off");
+        assert_eq!(active(), ["tx-tcp-segmentation"]);
+        assert_eq!(host.run(|| spreads_udp_by_ports("l2m10", true)), None, "veth does not say");
+        assert!(host.run(|| active_features("vz", &names)).is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use rtnetlink::{
     packet_route::{
         RouteNetlinkMessage,
         address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope},
-        link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State},
+        link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, State},
     },
 };
 
@@ -34,6 +34,8 @@ pub(crate) struct Link {
     pub up: bool,
     /// `IF_OPER_UP`: the kernel has noticed that it can carry frames, and lets it. A new device runs before that.
     pub oper_up: bool,
+    /// `IFF_LOWER_UP`: there is a carrier, or the device knows of none.
+    pub carrier: bool,
     /// `veth`, `vxlan`, `bridge`, ...; none for a card.
     pub kind: Option<String>,
     /// `ip link set alias`; l2mesh marks its devices so (design.md 7).
@@ -57,6 +59,8 @@ pub(crate) struct Link {
     pub num_rx_queues: u32,
     /// Transmit queues, used or not.
     pub num_tx_queues: u32,
+    /// The XDP program on it.
+    pub xdp_program: Option<u32>,
 }
 
 impl Netlink {
@@ -152,6 +156,7 @@ pub(super) fn parse(message: RouteNetlinkMessage) -> Option<Link> {
     let mut link = Link {
         index: message.header.index,
         up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
         has_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         ..Link::default()
     };
@@ -170,6 +175,12 @@ pub(super) fn parse(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Qdisc(name) => link.qdisc = Some(name),
             LinkAttribute::NumRxQueues(count) => link.num_rx_queues = count,
             LinkAttribute::NumTxQueues(count) => link.num_tx_queues = count,
+            LinkAttribute::Xdp(said) => {
+                link.xdp_program = said.into_iter().find_map(|it| match it {
+                    LinkXdp::ProgId(id) => Some(id),
+                    _ => None,
+                });
+            }
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.into_iter().find_map(|info| match info {
                     LinkInfo::Kind(kind) => Some(kind.to_string()),

@@ -31,17 +31,62 @@ impl Frames {
 /// # Errors
 /// When the kernel cannot be asked.
 pub(crate) fn received_frames() -> Result<Frames, Error> {
+    let mut frames = Vec::new();
+    dump(NETLINK_ROUTE, &request(), |payload| frames.extend(received(payload)))
+        .map_err(|error| Error::new("count received frames", errno_of(&error)))?;
+    frames.sort_unstable();
+    Ok(Frames(frames))
+}
+
+/// What devices have lost so far, by index.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Losses(pub std::collections::BTreeMap<u32, Vec<(&'static str, u64)>>);
+
+/// Fields of `struct rtnl_link_stats64` that say so, by their place, and what `ip -s -s link` calls them.
+const LOSSES: [(usize, &str); 6] = [
+    (4, "rx errors"),
+    (5, "tx errors"),
+    (6, "rx dropped"),
+    (7, "tx dropped"),
+    (12, "rx fifo errors"),
+    (14, "rx missed"),
+];
+
+/// What each device of the calling thread's namespace has lost.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub(crate) fn losses() -> Result<Losses, Error> {
+    let mut all = Losses::default();
+    dump(NETLINK_ROUTE, &request(), |payload| all.0.extend(lost(payload)))
+        .map_err(|error| Error::new("count lost frames", errno_of(&error)))?;
+    Ok(all)
+}
+
+fn lost(payload: &[u8]) -> Option<(u32, Vec<(&'static str, u64)>)> {
+    let (_, stats) = attributes(payload.get(HEADER..)?).find(|(kind, _)| *kind == IFLA_STATS_LINK_64)?;
+    let field = |place: usize| stats.get(place * 8..)?.first_chunk().map(|octets| u64::from_ne_bytes(*octets));
+    let fields = LOSSES.iter().filter_map(|&(place, name)| Some((name, field(place)?)));
+    Some((u32_at(payload, 4)?, fields.collect()))
+}
+
+impl Losses {
+    /// What a device has lost since `before`.
+    pub(crate) fn since(&self, before: &Self, index: u32) -> Vec<(&'static str, u64)> {
+        let (Some(now), Some(before)) = (self.0.get(&index), before.0.get(&index)) else { return Vec::new() };
+        let grown = now.iter().zip(before).map(|((name, now), (_, before))| (*name, now.saturating_sub(*before)));
+        grown.filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+fn request() -> Vec<u8> {
     let mut request = Vec::new();
     request.extend(28_u32.to_ne_bytes());
     request.extend(RTM_GETSTATS.to_ne_bytes());
     request.extend(REQUEST_DUMP.to_ne_bytes());
     request.extend([0; 16]);
     request.extend((1_u32 << (IFLA_STATS_LINK_64 - 1)).to_ne_bytes());
-    let mut frames = Vec::new();
-    dump(NETLINK_ROUTE, &request, |payload| frames.extend(received(payload)))
-        .map_err(|error| Error::new("count received frames", errno_of(&error)))?;
-    frames.sort_unstable();
-    Ok(Frames(frames))
+    request
 }
 
 /// The first field of `struct rtnl_link_stats64`.

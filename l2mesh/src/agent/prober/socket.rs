@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use l2mesh_common::wire::{Probe, VxlanHeader};
+use l2mesh_common::wire::{Fingerprint, Probe, VxlanHeader};
 use nix::{
     errno::Errno,
     sys::{
@@ -30,8 +30,10 @@ const PORTS: usize = 16;
 const LONGEST: usize = 65_507;
 /// Octets before the inner packet: VXLAN and Ethernet headers.
 const BEFORE_PACKET: usize = VxlanHeader::LEN + 14;
-/// A probe without padding.
-const SHORT: usize = VxlanHeader::LEN + Probe::LEN;
+/// What stands in every probe.
+const WRITTEN: usize = VxlanHeader::LEN + Probe::LEN;
+/// A probe without padding, with room for what the far end's configuration says.
+const SHORT: usize = WRITTEN + Fingerprint::LEN;
 
 /// Where probes go, in the words of the system call.
 #[derive(Clone, Copy)]
@@ -54,7 +56,7 @@ impl<T> Control<T> {
     fn new(level: libc::c_int, kind: libc::c_int, value: T) -> Self {
         // SAFETY: numbers only.
         let mut header: libc::cmsghdr = unsafe { MaybeUninit::zeroed().assume_init() };
-        header.cmsg_len = size_of::<libc::cmsghdr>() + size_of::<T>();
+        header.cmsg_len = (size_of::<libc::cmsghdr>() + size_of::<T>()) as _;
         header.cmsg_level = level;
         header.cmsg_type = kind;
         Self { header, value, padding: 0 }
@@ -135,7 +137,7 @@ impl Sockets {
         let len = packet.map_or(SHORT, |packet| SHORT.max(BEFORE_PACKET + packet as usize));
         let len = len.min(self.room.len());
         self.room[..VxlanHeader::LEN].copy_from_slice(bytemuck::bytes_of(&header));
-        self.room[VxlanHeader::LEN..SHORT].copy_from_slice(bytemuck::bytes_of(probe));
+        self.room[VxlanHeader::LEN..WRITTEN].copy_from_slice(bytemuck::bytes_of(probe));
         // What an error queue holds makes a send fail that has nothing to do with it, once.
         match self.send_once(way, nth, len) {
             Err(errno) if !matches!(errno, Errno::ENOBUFS | Errno::EMSGSIZE) => self.send_once(way, nth, len),
@@ -186,7 +188,7 @@ fn aim<A, T>(message: &mut libc::msghdr, to: &mut A, from: &mut Control<T>) {
     message.msg_name = ptr::from_mut(to).cast();
     message.msg_namelen = libc::socklen_t::try_from(size_of::<A>()).unwrap_or(0);
     message.msg_control = ptr::from_mut(from).cast();
-    message.msg_controllen = Control::<T>::LEN;
+    message.msg_controllen = Control::<T>::LEN as _;
 }
 
 /// Takes one error off the queue.

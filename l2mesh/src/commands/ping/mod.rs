@@ -1,5 +1,6 @@
 //! `l2mesh ping`: measures a path the way data takes it. No agent is needed: the kernel programs at both ends do the work.
 
+mod quick;
 mod report;
 mod slot;
 mod socket;
@@ -17,7 +18,7 @@ use anyhow::{Context as _, bail, ensure};
 use bytemuck::bytes_of;
 use l2mesh_common::{
     path::choose,
-    tables::{Fact, PeerId, Way},
+    tables::{Fact, NextHop, PeerId, Way},
     wire::{Mark, Probe, VxlanHeader},
 };
 use nix::time::{ClockId, clock_gettime};
@@ -26,6 +27,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
+pub(super) use self::quick::{Quick, quick};
 use self::{
     report::{Outcome, Report},
     slot::Slot,
@@ -102,6 +104,16 @@ pub(crate) async fn run(args: &PingArgs, pin_root: &Path) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// The outer source address of what is sent to a next hop.
+pub(super) fn source(next_hop: &NextHop) -> IpAddr {
+    match next_hop.way() {
+        Way::V4 | Way::HelperV4 => IpAddr::from(next_hop.template.source_v4().to_ne_bytes()),
+        Way::V6 | Way::HelperV6 => {
+            IpAddr::from(bytemuck::cast::<[u32; 4], [u8; 16]>(next_hop.template.addresses_v6()[0]))
+        }
+    }
+}
+
 /// Probes to one node.
 struct Ping<'a> {
     tables: &'a Tables,
@@ -111,6 +123,8 @@ struct Ping<'a> {
     report: Report,
     /// The way that the last probe went.
     route: Option<Route>,
+    /// The kernel at the other end said that nobody holds the port.
+    is_refused: bool,
 }
 
 /// How probes get to the node, or to the relay.
@@ -131,7 +145,7 @@ impl<'a> Ping<'a> {
             probes: Vec::new(),
         };
         let slot = Slot::claim(&mesh.interface, mesh.ifindex, &mesh.tables)?;
-        Ok(Self { tables: &mesh.tables, slot, asked, timeout: args.timeout, report, route: None })
+        Ok(Self { tables: &mesh.tables, slot, asked, timeout: args.timeout, report, route: None, is_refused: false })
     }
 
     /// The relay of the path that is to be measured now.
@@ -164,12 +178,7 @@ impl<'a> Ping<'a> {
         let peer = self.tables.peers.get(&hop, 0).context("cannot read PEERS")?;
         let next_hop = peer.current();
         ensure!(next_hop.is_known(), "no next hop towards {name} ({address}) is known yet: is there a route to it?");
-        let source = match next_hop.way() {
-            Way::V4 | Way::HelperV4 => IpAddr::from(next_hop.template.source_v4().to_ne_bytes()),
-            Way::V6 | Way::HelperV6 => {
-                IpAddr::from(bytemuck::cast::<[u32; 4], [u8; 16]>(next_hop.template.addresses_v6()[0]))
-            }
-        };
+        let source = source(next_hop);
         let port = self.tables.settings.get(&0, 0).context("cannot read SETTINGS")?.port;
         let destination = SocketAddr::new(address, port);
         let is_same = |route: &Route| (route.relay, route.source, route.destination) == (relay, source, destination);
@@ -189,6 +198,8 @@ impl<'a> Ping<'a> {
             return Ok(Outcome::unsent(seq, path, format!("{error:#}")));
         }
         let sequence = self.slot.advance();
+        // What came of an earlier probe is not the fault of this one.
+        self.is_refused |= self.route.as_ref().is_some_and(|route| socket::is_refused(&route.socket));
         if let Err(error) = self.send(sequence, relay) {
             self.slot.take_back();
             return Ok(Outcome::unsent(seq, path, self.why(&error, relay)));
@@ -197,6 +208,7 @@ impl<'a> Ping<'a> {
         loop {
             let is_answered = self.slot.is_answered(sequence);
             if !is_answered && Instant::now() >= end {
+                self.is_refused |= self.route.as_ref().is_some_and(|route| socket::is_refused(&route.socket));
                 return Ok(Outcome::new(seq, path, None));
             }
             sleep(LOOK).await;
@@ -238,7 +250,9 @@ impl<'a> Ping<'a> {
             return "interrupted before anything was answered".to_owned();
         }
         let port = self.route.as_ref().map_or(0, |route| route.destination.port());
-        let hint = if self.asked.is_probed {
+        let hint = if self.is_refused {
+            format!("its kernel says that nobody there holds UDP port {port}: run `l2mesh attach` there")
+        } else if self.asked.is_probed {
             format!(
                 "`l2mesh maps paths` says what is up; a firewall on the way must let UDP port {port} in, at both ends"
             )

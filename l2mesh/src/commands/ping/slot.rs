@@ -16,7 +16,7 @@ use anyhow::{Context as _, bail};
 use l2mesh_common::{
     path::Answered,
     tables::{PING_SLOT, PING_SLOTS, PathRx, PathTx, PeerId},
-    wire::ProbePath,
+    wire::{Fingerprint, ProbePath},
 };
 
 use crate::dataplane::{mapped::Mapped, tables::Tables};
@@ -101,6 +101,13 @@ impl Slot {
     /// Round-trip time of the latest answer, nanoseconds. The kernel program notes it a few instructions after the answer itself.
     pub(super) fn round_trip_ns(&self) -> u64 {
         self.rx.get(self.place()).rtt_ns
+    }
+}
+
+impl Slot {
+    /// What the far end's configuration says, as it stood in the latest answer.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::from_bits(self.rx.get(self.place()).fingerprint)
     }
 }
 

@@ -16,11 +16,19 @@ pub(super) fn open(source: IpAddr) -> io::Result<UdpSocket> {
     if source.is_ipv4() {
         set(&socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1)?;
         set(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)?;
+        set(&socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)?;
     } else {
         set(&socket, libc::IPPROTO_UDP, UDP_NO_CHECK6_TX, 1)?;
         set(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_PROBE)?;
+        set(&socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)?;
     }
     Ok(socket)
+}
+
+/// True if the far end's kernel said that nobody holds the port there, since the last time. Any other complaint is taken off the
+/// socket too: else the next probe could not be sent.
+pub(super) fn is_refused(socket: &UdpSocket) -> bool {
+    matches!(socket.take_error(), Ok(Some(error)) if error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
 fn set(socket: &UdpSocket, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {

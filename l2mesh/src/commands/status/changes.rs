@@ -66,7 +66,11 @@ impl ChangeRow {
     }
 
     fn to_text(&self) -> String {
-        format!("{}{}", self.to, if self.up { "" } else { " (none is up)" })
+        match (self.up, self.from == self.to) {
+            (true, true) => self.to.clone(),
+            (true, false) => format!("{} -> {}", self.from, self.to),
+            (false, _) => format!("{} -> none is up, {} is tried", self.from, self.to),
+        }
     }
 }
 
@@ -83,14 +87,10 @@ fn newest_first(mut rows: Vec<ChangeRow>) -> Vec<ChangeRow> {
 
 /// The last few for people.
 pub(super) fn changes_table(rows: &[ChangeRow]) -> String {
-    let cells = rows.iter().take(SHOWN).map(|it| {
-        vec![
-            it.at.to_string(),
-            it.peer.clone(),
-            format!("{} -> {}", it.from, it.to_text()),
-            it.reason.unwrap_or_default().into(),
-        ]
-    });
+    let cells = rows
+        .iter()
+        .take(SHOWN)
+        .map(|it| vec![it.at.to_string(), it.peer.clone(), it.to_text(), it.reason.unwrap_or_default().into()]);
     table("last changes", &["when", "peer", "path", "why"], &cells.collect::<Vec<_>>(), &[])
 }
 
@@ -127,12 +127,12 @@ mod tests {
         assert_eq!(rows.len(), 6, "one place is empty");
         let expected = "\
 last changes
-  when                  peer      path                                why
-  1970-01-01T00:00:09Z  enovance  via hetzner -> direct (none is up)  no path is up: the direct one is tried
-  1970-01-01T00:00:06Z  (gone)    direct -> via (gone)                too many probes are lost
-  1970-01-01T00:00:04Z  enovance  direct -> via hetzner               probes are not answered
-  1970-01-01T00:00:03Z  hetzner   direct -> via enovance              long packets are lost
-  1970-01-01T00:00:02Z  hetzner   via enovance -> direct              probes are answered again
+  when                  peer      path                                        why
+  1970-01-01T00:00:09Z  enovance  via hetzner -> none is up, direct is tried  no path is up: the direct one is tried
+  1970-01-01T00:00:06Z  (gone)    direct -> via (gone)                        too many probes are lost
+  1970-01-01T00:00:04Z  enovance  direct -> via hetzner                       probes are not answered
+  1970-01-01T00:00:03Z  hetzner   direct -> via enovance                      long packets are lost
+  1970-01-01T00:00:02Z  hetzner   via enovance -> direct                      probes are answered again
 ";
         assert_eq!(changes_table(&rows), expected);
     }

@@ -6,7 +6,7 @@ mod peers;
 use std::{io::Write as _, path::Path};
 
 use l2mesh_common::{
-    tables::{Fact, LabelKey},
+    tables::{Fact, LabelKey, PeerId},
     verdict::{Fate, Verdict},
 };
 use serde::Serialize;
@@ -14,14 +14,19 @@ use serde::Serialize;
 pub(super) use self::changes::changes;
 use self::{
     changes::{ChangeRow, changes_table},
-    peers::{PeerStatus, peers_text},
+    peers::{PeerStatus, SAME, peers_text},
 };
 use super::{
     clock::Moment,
     maps::{CounterRow, NetworkRow, PeerRow, Snapshot, counters, networks, networks_table, peers, vni_text},
     output::{Attached, attached, table},
 };
-use crate::{agent::control::live_agent, cli::StatusArgs};
+use crate::{
+    agent::{control::live_agent, fingerprints},
+    cli::StatusArgs,
+    dataplane::tables::Tables,
+    underlay::processes::is_stopped,
+};
 
 /// Shows who is here, how frames go, what is wrong.
 ///
@@ -41,6 +46,8 @@ struct Status {
     local: String,
     /// Process id; null while none runs.
     agent: Option<i32>,
+    /// It runs, but somebody stopped it (SIGSTOP): it sends no probes.
+    agent_stopped: bool,
     mode: String,
     udp_port: String,
     firewall: String,
@@ -84,24 +91,35 @@ impl Status {
         let of_peer = |peer: PeerRow| {
             let change = changes.iter().find(|change| change.peer == peer.name);
             let paths = snapshot.rows(peer.id, &name, &mtu);
-            PeerStatus::new(peer, paths, change)
+            let configuration = compared(tables, peer.id)?;
+            Ok(PeerStatus::new(peer, paths, change).with_configuration(configuration))
         };
+        let agent = live_agent(attached.ifindex)?;
         Ok(Self {
             node: tables.fact(Fact::Node),
             interface: attached.interface.clone(),
             local: tables.fact(Fact::Local),
-            agent: live_agent(attached.ifindex)?,
+            agent,
+            agent_stopped: agent.is_some_and(is_stopped),
             mode: tables.fact(Fact::Mode),
             udp_port: tables.fact(Fact::UdpPort),
             firewall: tables.fact(Fact::Firewall),
             networks: networks(tables, None)?,
             prober: tables.fact(Fact::Prober),
             relay: tables.settings.get(&0, 0)?.may_relay(),
-            peers: peers(tables, None)?.into_iter().map(of_peer).collect(),
+            peers: peers(tables, None)?.into_iter().map(of_peer).collect::<anyhow::Result<_>>()?,
             changes,
             notable: counters(tables)?.into_iter().filter(notable).collect(),
         })
     }
+}
+
+/// What is known of a peer's configuration, compared with ours.
+fn compared(tables: &Tables, peer: PeerId) -> anyhow::Result<Option<&'static str>> {
+    Ok(match fingerprints::difference(tables, peer)? {
+        Some(difference) => Some(difference.text()),
+        None => fingerprints::is_known(tables, peer)?.then_some(SAME),
+    })
 }
 
 /// Every network, or how many there are if they are too many to look at.
@@ -125,7 +143,11 @@ fn networks_text(rows: &[NetworkRow]) -> String {
 
 impl std::fmt::Display for Status {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let agent = self.agent.map_or_else(|| "not running, paths frozen".to_owned(), |pid| format!("process {pid}"));
+        let agent = match self.agent {
+            None => "not running, paths frozen".to_owned(),
+            Some(pid) if self.agent_stopped => format!("process {pid} is stopped, paths frozen: `kill -CONT {pid}`"),
+            Some(pid) => format!("process {pid}"),
+        };
         let firewall = if self.firewall.is_empty() { "not tested" } else { &self.firewall };
         for (name, value) in [
             ("node", format!("{} ({}) on {}", self.node, self.local, self.interface)),

@@ -20,6 +20,9 @@ const WIDTH: usize = 100;
 /// A change is news for so long.
 const NEWS: Duration = Duration::from_mins(10);
 
+/// [`PeerStatus::configuration`] of a peer whose says what ours says.
+pub(super) const SAME: &str = "same";
+
 /// A peer and its paths.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct PeerStatus {
@@ -35,6 +38,8 @@ pub(super) struct PeerStatus {
     changed: Option<Moment>,
     /// Why.
     reason: Option<&'static str>,
+    /// What its configuration says: [`SAME`], or how it differs; null while it has not said.
+    configuration: Option<&'static str>,
     /// All of them.
     paths: Vec<PathRow>,
 }
@@ -55,9 +60,20 @@ impl PeerStatus {
             state,
             changed: changed.map(|(at, _)| at),
             reason: changed.and_then(|(_, reason)| reason),
+            configuration: None,
             peer,
             paths,
         }
+    }
+
+    /// What is known of its configuration, if anything.
+    pub(super) fn with_configuration(self, configuration: Option<&'static str>) -> Self {
+        Self { configuration, ..self }
+    }
+
+    /// How its configuration differs.
+    fn difference(&self) -> Option<&'static str> {
+        self.configuration.filter(|&it| it != SAME)
     }
 
     fn used(&self) -> Option<&PathRow> {
@@ -72,11 +88,19 @@ impl PeerStatus {
     fn has_news(&self, now: Moment) -> bool {
         let is_lossy = self.used().and_then(|path| path.loss).is_some_and(|loss| loss > 0.0);
         let changed = self.changed.is_some_and(|at| at.age(now) < NEWS);
-        !self.up || self.is_relayed() || is_lossy || changed || self.peer.learned.is_some()
+        !self.up
+            || self.is_relayed()
+            || is_lossy
+            || changed
+            || self.peer.learned.is_some()
+            || self.difference().is_some()
     }
 
     fn cells(&self, now: Moment, with_address: bool) -> Vec<String> {
         let used = self.used();
+        // Why it is always up is not for each line.
+        let state = if self.state.starts_with("not probed") { "not probed" } else { &self.state };
+        let state = self.difference().map_or_else(|| state.to_owned(), |other| format!("{state}, {other}"));
         let changed = self.changed.map(|at| format!("{} ago", about(at.age(now))));
         let changed = changed.map(|ago| self.reason.map_or_else(|| ago.clone(), |reason| format!("{ago}: {reason}")));
         let mut cells = vec![self.peer.name.clone()];
@@ -85,8 +109,7 @@ impl PeerStatus {
         }
         cells.extend([
             self.path.clone(),
-            // Why it is always up is not for each line.
-            if self.state.starts_with("not probed") { "not probed".to_owned() } else { self.state.clone() },
+            state,
             used.map(PathRow::median_text).unwrap_or_default(),
             used.map(PathRow::loss_text).unwrap_or_default(),
             used.map_or(self.peer.mtu, |path| path.mtu).to_string(),
@@ -236,6 +259,11 @@ peers
   node-5  192.0.2.5  direct   no next hop                   0
 ";
         assert_eq!(peers_text(&rows, NOW), expected);
+        let other = PeerStatus { configuration: Some("other configuration"), ..healthy(1) };
+        let same = PeerStatus { configuration: Some(SAME), ..healthy(2) };
+        let text = peers_text(&[other.clone(), same], NOW);
+        assert!(text.contains("up, other configuration") && !text.contains("same"), "{text}");
+        assert!(other.has_news(NOW) && !healthy(1).has_news(NOW));
         let json = serde_json::to_value(&rows[1]).expect("JSON");
         assert_eq!((&json["name"], &json["path"], &json["up"]), (&"node-2".into(), &"via ovh".into(), &true.into()));
         assert_eq!((&json["changed"], &json["paths"][1]["relay"]), (&"1970-01-01T01:37:00Z".into(), &"ovh".into()));
