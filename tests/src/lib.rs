@@ -59,6 +59,7 @@ pub mod steady;
 pub mod storm;
 mod tagging;
 pub mod tap;
+pub mod tmux;
 pub mod traffic;
 pub mod transfer;
 pub mod tun;

@@ -63,8 +63,7 @@ pub(crate) struct Tables {
     pub(crate) neighbours: HashMap<MapData, NeighbourKey, Neighbour>,
     pub(crate) counters: PerCpuArray<MapData, Counter>,
     pub(crate) peer_counters: PerCpuArray<MapData, PeerCounter>,
-    /// Not there where an earlier version attached.
-    network_counters: Option<PerCpuArray<MapData, PeerCounter>>,
+    pub(crate) network_counters: PerCpuArray<MapData, PeerCounter>,
     pub(crate) labels: HashMap<MapData, LabelKey, Label>,
     pub(crate) buckets: HashMap<MapData, BucketKey, Bucket>,
     pub(crate) stays: HashMap<MapData, FdbKey, Stays>,
@@ -94,7 +93,7 @@ impl Tables {
             neighbours: open(pins, "NEIGHBOURS")?,
             counters: open(pins, "COUNTERS")?,
             peer_counters: open(pins, "PEER_COUNTERS")?,
-            network_counters: open(pins, "NETWORK_COUNTERS").ok(),
+            network_counters: open(pins, "NETWORK_COUNTERS")?,
             labels: open(pins, "LABELS")?,
             buckets: open(pins, "BUCKETS")?,
             stays: open(pins, "STAYS")?,
@@ -142,15 +141,15 @@ impl Tables {
 
     /// Traffic in the network of this number over all CPUs.
     pub(crate) fn network_counter(&self, number: u16) -> anyhow::Result<PeerCounter> {
-        let Some(counters) = &self.network_counters else { return Ok(PeerCounter::default()) };
-        Ok(sum(&counters.get(&number.into(), 0).context("cannot read NETWORK_COUNTERS")?))
+        Ok(sum(&self.network_counters.get(&number.into(), 0).context("cannot read NETWORK_COUNTERS")?))
     }
 
     /// Starts the traffic in a network anew.
     pub(crate) fn clear_network_counter(&mut self, number: u16) -> anyhow::Result<()> {
-        let Some(counters) = &mut self.network_counters else { return Ok(()) };
         let zero = vec![PeerCounter::default(); nr_cpus().map_err(|(_, error)| error)?];
-        counters.set(number.into(), PerCpuValues::try_from(zero)?, 0).context("cannot write NETWORK_COUNTERS")
+        self.network_counters
+            .set(number.into(), PerCpuValues::try_from(zero)?, 0)
+            .context("cannot write NETWORK_COUNTERS")
     }
 
     /// The number of a network in force; 0 of one that is not.

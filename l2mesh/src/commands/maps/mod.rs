@@ -19,7 +19,7 @@ use l2mesh_common::wire::Vni;
 use serde::Serialize;
 
 #[cfg(test)]
-pub(super) use self::paths::RoundTrip;
+pub(crate) use self::paths::RoundTrip;
 use self::{
     counters::counters_table,
     macs::{MacRow, macs, macs_table},

@@ -61,7 +61,7 @@ impl ChangeRow {
             peer: Some(self.peer.clone()),
             vni: None,
             mac: None,
-            text: format!("{}: {} -> {}{reason}", self.peer, self.from, self.to_text()),
+            text: format!("{}: {}{reason}", self.peer, self.to_text()),
         }
     }
 

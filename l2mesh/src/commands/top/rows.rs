@@ -10,7 +10,7 @@ use super::{
 use crate::{agent::chronicle::Happened, commands::maps::PathRow};
 
 /// The last line.
-pub(super) const KEYS: &str = "q quit  Tab part  arrows move  p pause   D R taken  d r up  x X down  P not probed";
+pub(super) const KEYS: &str = "q quit  Tab part  arrows move  p pause  D R taken  d r up  x X down  P no probes";
 /// Columns of the narrowest terminal that shows all of a line.
 const NARROW: usize = 80;
 /// The longest part of a name that is shown where there is room.
