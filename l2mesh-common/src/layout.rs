@@ -23,7 +23,9 @@ const OTHER: bool = cfg!(feature = "other-layout");
 pub fn format(map: &str) -> u32 {
     match map {
         "FDB" if OTHER => LAYOUT_VERSION,
-        "SETTINGS" | "FINGERPRINTS" => 4,
+        "SETTINGS" | "FINGERPRINTS" | "NETWORK_COUNTERS" => 4,
+        // `NETWORKS` and `PORTS` have had numbers for that since 4 in place of zeros: 0 counts together what is not numbered yet, and
+        // each version writes its own when it attaches.
         _ => 3,
     }
 }

@@ -408,6 +408,7 @@ fn deliver(skb: &mut Skb, admitted: &Admitted) -> Result<Action, Verdict> {
     capture::received(skb, Point::Decap, Verdict::Received, vni.get(), *peer);
     tables::count(Verdict::Received, len);
     tables::count_received(*peer, len);
+    tables::count_received_in(network.number, len);
     Ok(action)
 }
 

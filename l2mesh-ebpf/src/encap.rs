@@ -45,6 +45,8 @@ pub(crate) struct Departing {
     /// What is behind the tags is IP.
     pub(crate) is_ip: bool,
     pub(crate) hook: Hook,
+    /// [`Network::number`].
+    pub(crate) network: u16,
 }
 
 impl Departing {
@@ -160,6 +162,7 @@ pub(crate) fn overlay(skb: &mut Skb, port: &Port, hook: Hook) -> Result<Action, 
         is_gso: skb.is_gso(),
         is_ip: matches!(untagged.ether_type(), EtherType::IPV4 | EtherType::IPV6),
         hook,
+        network: port.number,
     };
     let known =
         if inner.destination.is_group() { None } else { tables::fdb(&FdbKey::new(port.vni, inner.destination)) };
@@ -206,6 +209,7 @@ pub(crate) fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Res
     }
     capture::sent(skb, Verdict::Sent, departing.frame.vni, peer, family);
     tables::count(Verdict::Sent, departing.frame.len);
+    tables::count_sent_into(departing.network, departing.frame.len);
     route.count(departing, peer);
     Ok(Action::Redirect(route.next_hop.ifindex))
 }

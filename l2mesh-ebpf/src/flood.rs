@@ -51,6 +51,7 @@ pub(crate) fn flood(skb: &mut Skb, departing: &Departing, storm_limit: u32) -> R
         (true, true) => over_both(skb, departing, list)?,
     };
     tables::count(Verdict::Flooded, departing.frame.len);
+    tables::count_sent_into(departing.network, departing.frame.len);
     Ok(last.map_or(Action::DONE, |interface| Action::Redirect(interface.get())))
 }
 

@@ -59,6 +59,8 @@ static NEIGHBOURS: HashMap<NeighbourKey, Neighbour> = HashMap::with_max_entries(
 static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(Verdict::SLOTS, 0);
 #[map]
 static PEER_COUNTERS: PerCpuArray<PeerCounter> = PerCpuArray::with_max_entries(PEER_SLOTS, 0);
+#[map]
+static NETWORK_COUNTERS: PerCpuArray<PeerCounter> = PerCpuArray::with_max_entries(MAX_NETWORKS, 0);
 /// Only for people; the programs never look.
 #[map]
 static LABELS: HashMap<LabelKey, Label> =
@@ -331,6 +333,23 @@ pub(crate) fn count_sent(peer: PeerId, octets: u32) {
 #[inline(always)]
 pub(crate) fn count_received(peer: PeerId, octets: u32) {
     if let Some(counter) = PEER_COUNTERS.get_ptr_mut(peer) {
+        // SAFETY: see `count`.
+        add(unsafe { &mut (*counter).received }, octets);
+    }
+}
+
+/// A frame sent into the network of this number.
+#[inline(always)]
+pub(crate) fn count_sent_into(network: u16, octets: u32) {
+    if let Some(counter) = NETWORK_COUNTERS.get_ptr_mut(network.into()) {
+        // SAFETY: see `count`.
+        add(unsafe { &mut (*counter).sent }, octets);
+    }
+}
+
+#[inline(always)]
+pub(crate) fn count_received_in(network: u16, octets: u32) {
+    if let Some(counter) = NETWORK_COUNTERS.get_ptr_mut(network.into()) {
         // SAFETY: see `count`.
         add(unsafe { &mut (*counter).received }, octets);
     }

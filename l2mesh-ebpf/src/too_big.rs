@@ -94,6 +94,7 @@ pub(crate) fn unicast(skb: &mut Skb, departing: &Departing, peer: PeerId) -> Res
             apart::tunnel(skb, departing, route.next_hop, 0)?;
             capture::sent(skb, Verdict::Fragmented, departing.frame.vni, peer, None);
             tables::count(Verdict::Fragmented, departing.frame.len);
+            tables::count_sent_into(departing.network, departing.frame.len);
             route.count(departing, peer);
             Ok(Action::Redirect(helper))
         }

@@ -3,16 +3,24 @@
 mod capture;
 mod change;
 mod doctor;
+mod insight;
 pub(crate) mod service;
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use l2mesh_common::wire::Vni;
 
-pub(crate) use self::capture::CaptureArgs;
-pub(crate) use self::change::{MacArgs, MacChange, NetworkArgs, NetworkChange, PeerArgs, PeerChange, ReloadArgs};
-pub(crate) use self::doctor::DoctorArgs;
+pub(crate) use self::{
+    capture::CaptureArgs,
+    change::{MacArgs, MacChange, NetworkArgs, NetworkChange, PeerArgs, PeerChange, ReloadArgs},
+    doctor::DoctorArgs,
+    insight::{EventsArgs, TopArgs},
+};
 use crate::{
     config::{MeshFlags, TxHook, duration},
     dataplane::pins::OWN_ROOT,
@@ -56,6 +64,10 @@ pub(crate) enum Command {
     Maps(MapsArgs),
     /// Show the mesh at a glance
     Status(StatusArgs),
+    /// Show what happened, and what happens
+    Events(EventsArgs),
+    /// Follow the mesh on a terminal screen
+    Top(TopArgs),
     /// Measure a path to another node the way data takes it; no agent is needed
     Ping(PingArgs),
     /// Record frames with what became of each; no agent is needed
@@ -81,6 +93,8 @@ impl Command {
             self,
             Self::Maps(_)
                 | Self::Status(_)
+                | Self::Events(_)
+                | Self::Top(_)
                 | Self::Ping(_)
                 | Self::Capture(_)
                 | Self::Doctor(_)
@@ -136,6 +150,9 @@ Without a file a node is called by the address where the others reach it: give t
     /// Leave the mesh in place when the agent ends
     #[arg(long)]
     pub persist: bool,
+    /// Answer with metrics for Prometheus over HTTP at this address, as 127.0.0.1:9472 [default: do not]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
     /// Take up the file whenever it changes, as `l2mesh reload` does
     #[arg(long, conflicts_with = "vni")]
     pub watch: bool,
@@ -433,6 +450,9 @@ mod tests {
             assert!(parse(&format!("l2mesh {line}")).is_ok(), "{line}");
         }
         assert!(parse("l2mesh status --json").is_ok());
+        assert!(parse("l2mesh events --follow --json").is_ok());
+        assert!(parse("l2mesh top --interval 500ms").is_ok());
+        assert_eq!(parse("l2mesh top --interval 50ms").map(|_| ()), Err(ErrorKind::ValueValidation));
         assert!(parse("l2mesh check --config mesh.toml").is_ok());
         assert!(
             parse("l2mesh ping ovh --via hetzner --count 9 --interval 10ms --timeout 2s --size 1450 --json").is_ok()

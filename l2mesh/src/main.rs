@@ -6,6 +6,7 @@ mod commands;
 mod config;
 mod dataplane;
 mod import;
+mod metrics;
 mod service;
 mod underlay;
 
@@ -40,6 +41,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Mac(args) => commands::change::mac(args),
         Command::Maps(args) => commands::maps::run(args, pins),
         Command::Status(args) => commands::status::run(args, pins),
+        Command::Events(args) => commands::events::run(args, pins),
+        Command::Top(args) => commands::top::run(args, pins),
         Command::Ping(args) => runtime.block_on(commands::ping::run(args, pins)),
         Command::Capture(args) => runtime.block_on(commands::capture::run(args, pins)),
         Command::Doctor(args) => runtime.block_on(commands::doctor::run(args, pins)),

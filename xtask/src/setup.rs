@@ -54,11 +54,14 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("ping", "iputils-ping"),
+    ("prometheus", "prometheus"),
+    ("promtool", "prometheus"),
     ("setpriv", "util-linux"),
     ("sysctl", "procps"),
     ("systemctl", "systemd"),
     ("tc", "iproute2"),
     ("tcpdump", "tcpdump"),
+    ("tmux", "tmux"),
     ("tshark", "tshark"),
     ("unshare", "util-linux"),
     ("wg", "wireguard-tools"),
@@ -166,7 +169,12 @@ fn packages(programs: &[(&str, &str)]) -> Result<()> {
     let apt = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet=2"];
     as_root(&[&apt[..], &["update"]].concat())?;
     as_root(&[&apt[..], &["install", "--yes", "--no-install-recommends"], &missing].concat())
-        .with_context(|| format!("could not be installed: {list}"))
+        .with_context(|| format!("could not be installed: {list}"))?;
+    if missing.contains(&"prometheus") && Path::new("/run/systemd/system").is_dir() {
+        // The tests run the program themselves; the service that comes with it is not for them, and was not asked for.
+        as_root(&["systemctl", "--quiet", "disable", "--now", "prometheus.service"])?;
+    }
+    Ok(())
 }
 
 /// Where the kernel keeps pinned maps and programs.

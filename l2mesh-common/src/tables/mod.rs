@@ -13,6 +13,7 @@
 //! | `NEIGHBOURS` | hash | [`NeighbourKey`] | [`Neighbour`] | kernel; agent ages |
 //! | `COUNTERS` | per-CPU array | verdict | [`Counter`] | kernel |
 //! | `PEER_COUNTERS` | per-CPU array | peer | [`PeerCounter`] | kernel |
+//! | `NETWORK_COUNTERS` | per-CPU array | [`Network::number`] | [`PeerCounter`] | kernel |
 //! | `LABELS` | hash | [`LabelKey`] | [`Label`] | agent, for readers that come when it is gone |
 //! | `BUCKETS` | LRU hash | [`BucketKey`] | [`Bucket`] | kernel |
 //! | `STAYS` | LRU hash | [`FdbKey`] | [`crate::freeze::Stays`] | kernel |
@@ -162,8 +163,8 @@ pub struct Network {
     pub flags: u32,
     /// The overlay interface's own MAC address.
     pub mac: MacAddr,
-    /// Zero.
-    pub reserved: u16,
+    /// Its place in `NETWORK_COUNTERS`: of its own, and the same as long as it is configured.
+    pub number: u16,
     /// Greatest number of frames flooded per second, and received to be; 0 is no limit ([`crate::bucket`]).
     pub storm_limit: u32,
     /// Greatest number of MAC addresses learned behind one peer; 0 is no limit.
@@ -211,7 +212,9 @@ pub struct Port {
     /// The namespace in which the overlay interface was when the shortcut was allowed.
     pub netns_cookie: u64,
     /// DSCP of the outer header in its place in the TOS octet, or [`Port::INHERIT_TOS`].
-    pub tos: u32,
+    pub tos: u16,
+    /// [`Network::number`].
+    pub number: u16,
     /// As in the [`Network`].
     pub storm_limit: u32,
 }
@@ -220,7 +223,7 @@ impl Port {
     /// The program on the overlay interface's egress may take frames.
     pub const SHORTCUT: u32 = 1 << 16;
     /// DSCP as in the inner header.
-    pub const INHERIT_TOS: u32 = 0x100;
+    pub const INHERIT_TOS: u16 = 0x100;
 
     /// True if the egress program may take a frame seen in the namespace of this cookie.
     #[inline(always)]
@@ -247,7 +250,7 @@ pub struct Counter {
     pub octets: u64,
 }
 
-/// Frames exchanged with one peer, flooded copies included.
+/// Frames exchanged with one peer, flooded copies included; or in one network, where a flooded frame counts once.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct PeerCounter {

@@ -9,9 +9,11 @@ use l2mesh_common::{
     wire::{MacAddr, Vni},
 };
 
+use log::Level;
+
 use super::{
     Agent, coarse_now_ns,
-    journal::{Journal, Topic},
+    journal::{Journal, Line, Topic},
 };
 
 /// Storms whose end is told; of more at a time only the beginning.
@@ -35,17 +37,19 @@ struct Storm {
     told_at_ns: u64,
 }
 
-impl News {
+impl Agent {
     /// Something happened to a path: that is told at once.
     pub(super) fn note_path(&mut self, topic: Topic, text: String, now_ns: u64) {
-        self.journal.note(topic, text, 1);
-        for line in self.journal.lines(now_ns) {
-            log::warn!("{line}");
+        self.news.journal.note(topic, Some(topic.peer), text, 1);
+        self.say_lines(now_ns);
+    }
+
+    fn say_lines(&mut self, now_ns: u64) {
+        for Line { about, text } in self.news.journal.lines(now_ns) {
+            self.say(Level::Warn, about, text);
         }
     }
-}
 
-impl Agent {
     /// Logs what happened since the last time.
     pub(super) fn tell_events(&mut self) -> anyhow::Result<()> {
         let mut events: HashMap<Event, u64> = HashMap::new();
@@ -59,9 +63,7 @@ impl Agent {
             self.tell_event(&event, times, now);
         }
         self.note_storms_over(now);
-        for line in self.news.journal.lines(now) {
-            log::warn!("{line}");
-        }
+        self.say_lines(now);
         Ok(())
     }
 
@@ -88,7 +90,7 @@ impl Agent {
                 self.news.storms.insert(key, Storm { who, peer, told_at_ns: now });
             }
         }
-        self.news.journal.note(topic(verdict, event), text, times);
+        self.news.journal.note(topic(verdict, event), culprit(verdict, event), text, times);
     }
 
     /// The bucket and in words the origin of a storm.
@@ -116,7 +118,7 @@ impl Agent {
             let seconds = now.saturating_sub(storm.told_at_ns) / 1_000_000_000;
             let text = format!("{}: the storm from {} is over after {seconds} s{dropped}", network(key.vni), storm.who);
             let topic = Topic { kind: "storm-over", vni: key.vni, mac: key.mac, peer: storm.peer };
-            journal.note(topic, text, 1);
+            journal.note(topic, Some(storm.peer).filter(|&peer| peer != PeerId::MAX), text, 1);
             false
         });
     }
@@ -165,6 +167,12 @@ impl Agent {
         };
         Some(format!("{}: {text}", network(vni)))
     }
+}
+
+/// Because of whom something happened; `None` where that is no peer.
+fn culprit(verdict: Verdict, event: &Event) -> Option<PeerId> {
+    let is_ours = matches!(verdict, Verdict::FdbFull | Verdict::StormSent | Verdict::StormSentSource);
+    (!is_ours).then_some(event.to)
 }
 
 /// What a line about an event is about.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::chronicle::Subject;
 use l2mesh_common::{bucket::Rate, tables::PeerId, wire::MacAddr};
 
 /// A topic is told no more often.
@@ -25,6 +26,13 @@ pub(super) struct Topic {
     pub(super) peer: PeerId,
 }
 
+/// A line, and what it is about.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Line {
+    pub(super) about: Subject,
+    pub(super) text: String,
+}
+
 /// What was told, and what waits.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
@@ -34,8 +42,9 @@ pub(super) struct Journal {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Not told yet: the latest, and how many.
+    /// Not told yet: the latest, because of whom, and how many.
     text: String,
+    peer: Option<PeerId>,
     times: u64,
     told_at_ns: Option<u64>,
 }
@@ -48,19 +57,20 @@ struct Kind {
 }
 
 impl Journal {
-    /// Something happened so many times; of several texts the last one is told.
-    pub(super) fn note(&mut self, topic: Topic, text: String, times: u64) {
+    /// Something happened so many times, because of a peer or not; of several texts the last one is told.
+    pub(super) fn note(&mut self, topic: Topic, peer: Option<PeerId>, text: String, times: u64) {
         let state = self.topics.entry(topic).or_default();
-        state.text = text;
+        (state.text, state.peer) = (text, peer);
         state.times += times;
     }
 
     /// What is to be logged now.
-    pub(super) fn lines(&mut self, now_ns: u64) -> Vec<String> {
+    pub(super) fn lines(&mut self, now_ns: u64) -> Vec<Line> {
         let mut lines = Vec::new();
         for (name, kind) in &mut self.kinds {
             if kind.untold > 0 && BUDGET.take(&mut kind.budget, now_ns) {
-                lines.push(format!("{} more events of the kind {name}: see `l2mesh maps counters`", kind.untold));
+                let text = format!("{} more events of the kind {name}: see `l2mesh maps counters`", kind.untold);
+                lines.push(Line { about: Subject::of(name), text });
                 kind.untold = 0;
             }
         }
@@ -71,7 +81,7 @@ impl Journal {
             }
             let kind = self.kinds.entry(topic.kind).or_default();
             if BUDGET.take(&mut kind.budget, now_ns) {
-                lines.push(line(state, now_ns));
+                lines.push(Line { about: about(topic, state.peer), text: line(state, now_ns) });
                 state.told_at_ns = Some(now_ns);
             } else {
                 kind.untold += state.times;
@@ -85,7 +95,18 @@ impl Journal {
     }
 }
 
-fn line(State { text, times, told_at_ns }: &State, now_ns: u64) -> String {
+fn about(topic: &Topic, peer: Option<PeerId>) -> Subject {
+    let mut about = Subject::of(topic.kind);
+    if topic.vni != 0 {
+        about = about.network(topic.vni);
+    }
+    if topic.mac != MacAddr::ZERO {
+        about = about.mac(topic.mac);
+    }
+    peer.map_or(about, |peer| about.peer(peer))
+}
+
+fn line(State { text, times, told_at_ns, .. }: &State, now_ns: u64) -> String {
     match (times, told_at_ns) {
         (1, _) => text.clone(),
         (_, None) => format!("{text} ({times} times)"),

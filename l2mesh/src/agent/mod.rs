@@ -4,6 +4,7 @@
 
 mod ageing;
 mod arrange;
+pub(crate) mod chronicle;
 pub(crate) use ageing::coarse_now_ns;
 pub(crate) mod control;
 mod events;
@@ -20,6 +21,7 @@ mod own_hooks;
 mod path_mtu;
 mod paths;
 mod prober;
+pub(crate) use prober::{BOUNDS_US, RoundTrips, Stats, Turn};
 mod reload;
 pub(crate) mod self_test;
 pub(crate) mod signals;
@@ -28,6 +30,7 @@ mod wishes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -35,7 +38,10 @@ use anyhow::Context as _;
 use l2mesh_common::tables::{Fact, PeerId};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, interval_at, sleep_until};
 
+use log::Level;
+
 use self::{
+    chronicle::Subject,
     file_watch::FileWatch,
     prober::{Prober, Retired, Target},
     signals::{Signals, Wanted},
@@ -158,6 +164,10 @@ pub(crate) struct Agent {
     pub(crate) paths: Paths,
     /// Sends probes, if there is anybody to probe.
     prober: Option<Prober>,
+    /// What it has counted.
+    pub(crate) stats: Arc<Stats>,
+    /// What happened.
+    chronicle: chronicle::Chronicle,
     /// What it knew, while it does not run.
     retired: Option<Retired>,
     /// What it was told last.
@@ -306,7 +316,7 @@ impl Agent {
         }
         if self.told_fault.is_none_or(|told| told.elapsed() > FAULT_PAUSE) {
             self.told_fault = Some(Instant::now());
-            log::warn!("trying again: {error:#}");
+            self.say(Level::Warn, Subject::of("fault"), format!("trying again: {error:#}"));
         }
         Ok(())
     }
@@ -326,12 +336,12 @@ impl Agent {
             self.unpinned = None;
         } else if self.unpinned.is_none() {
             self.unpinned = Some(Instant::now());
-            log::error!(
+            let text = format!(
                 "somebody removed the pins in {} or their file system, and with them the mesh: run `l2mesh detach --iface {}` \
                  and attach again",
-                self.pins,
-                self.view.interface
+                self.pins, self.view.interface
             );
+            self.say(Level::Error, Subject::of("pins-gone"), text);
         }
     }
 
@@ -359,7 +369,7 @@ impl Agent {
     /// Notes and tells how frames are received from now on.
     pub(crate) fn set_mode(&mut self, receive: Receive, reason: &str) -> anyhow::Result<()> {
         self.mode = ReceiveMode { receive, reason: reason.to_owned(), ..self.mode };
-        log::info!("mode {}", self.mode);
+        self.say(Level::Info, Subject::of("mode"), format!("mode {}", self.mode));
         self.tables.set_fact(Fact::Mode, &self.mode.to_string())
     }
 }

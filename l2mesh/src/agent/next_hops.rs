@@ -7,7 +7,9 @@ use l2mesh_common::{
     wire::{Endpoint, Template},
 };
 
-use super::Agent;
+use log::Level;
+
+use super::{Agent, chronicle::Subject};
 use crate::underlay::next_hop::{self, Writer};
 
 impl Agent {
@@ -77,7 +79,7 @@ impl Agent {
             log::debug!("{}: next hop {} on interface {}", self.name(id), found.destination_mac, found.oif);
         }
         if self.unreachable.remove(&id).is_some() && self.is_up {
-            log::info!("{}: reachable", self.name(id));
+            self.say(Level::Info, Subject::of("peer-reachable").peer(id), format!("{}: reachable", self.name(id)));
         }
         Ok(())
     }
@@ -111,8 +113,11 @@ impl Agent {
     fn miss(&mut self, id: PeerId, reason: &str) {
         if self.unreachable.get(&id).is_none_or(|before| before != reason) {
             // The first answers take a moment, and attach waits for them.
-            let level = if self.is_up { log::Level::Warn } else { log::Level::Debug };
-            log::log!(level, "{}: {reason}", self.name(id));
+            if self.is_up {
+                self.say_missing(id, reason);
+            } else {
+                log::debug!("{}: {reason}", self.name(id));
+            }
             self.unreachable.insert(id, reason.to_owned());
         }
     }
@@ -121,8 +126,12 @@ impl Agent {
     pub(crate) fn tell_missing(&mut self) {
         self.is_up = true;
         for (&id, reason) in &self.unreachable {
-            log::warn!("{}: {reason}", self.name(id));
+            self.say_missing(id, reason);
         }
+    }
+
+    fn say_missing(&self, id: PeerId, reason: &str) {
+        self.say(Level::Warn, Subject::of("peer-unreachable").peer(id), format!("{}: {reason}", self.name(id)));
     }
 
     pub(super) fn name(&self, id: PeerId) -> String {

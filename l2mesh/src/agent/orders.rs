@@ -2,6 +2,7 @@
 
 use super::{
     Agent,
+    chronicle::Subject,
     control::{
         request::{About, Flush, Kept, Reply, Request},
         server::Order,
@@ -17,6 +18,7 @@ impl Agent {
             Request::About => {
                 return answer.reply(&Reply { ok: true, about: Some(self.about()), ..Reply::default() });
             }
+            Request::Events { follow } => return self.chronicle.tell(answer, follow),
             Request::MacFlush(flush) => return answer.reply(&self.flush_reply(&flush)),
             Request::Reload => (What::Reload, "reload"),
             Request::PeerAdd(Kept { change, save }) => (What::Edit(Edit::AddNode(change), save), "peer add"),
@@ -47,7 +49,7 @@ impl Agent {
                 let addresses = if count == 1 { "1 MAC address" } else { "MAC addresses" };
                 let number = if count == 1 { String::new() } else { format!("{count} ") };
                 let text = format!("{number}{addresses} forgotten");
-                log::info!("mac flush: {text}");
+                self.say(log::Level::Info, Subject::of("mac-flush"), format!("mac flush: {text}"));
                 Reply { ok: true, changes: vec![text], ..Reply::default() }
             }
             Err(error) => Reply::refusal(format!("{error:#}")),

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use aya::programs::TcAttachType;
 use l2mesh_common::tables::{Fact, Label, LabelKey, Port};
 
-use super::{Agent, own_hooks::egress_hook};
+use super::{Agent, chronicle::Subject, own_hooks::egress_hook};
 use crate::{
     dataplane::{
         bridges::{self, is_bridge},
@@ -195,17 +195,18 @@ impl Agent {
             None if self.broken.insert(vni) => {
                 let gone = Label::new("down: somebody removed its devices, `l2mesh reload` makes new ones");
                 self.tables.labels.insert(LabelKey::transmit(vni), gone, 0).context("cannot write LABELS")?;
-                log::error!(
+                let text = format!(
                     "{}: somebody removed it, network {} is down until `l2mesh reload`, which makes new devices",
-                    network.interface,
-                    network.name
+                    network.interface, network.name
                 );
+                self.say(log::Level::Error, Subject::of("network-down").network(vni), text);
             }
             None => {}
             Some(link) => {
                 self.overlays.by_index.insert(hidden, place);
                 if !link.up {
-                    log::warn!("the other end of {} was switched off: switched on again", network.interface);
+                    let text = format!("the other end of {} was switched off: switched on again", network.interface);
+                    self.say(log::Level::Warn, Subject::of("mended").network(vni), text);
                     self.netlink.set_up(hidden).await?;
                 }
             }
@@ -222,7 +223,8 @@ impl Agent {
         let known = Known::default();
         let (helper, port) =
             devices::ensure_helper(&self.netlink, &self.view, self.devices.is_private, found.cloned(), &known).await?;
-        log::warn!("{}: somebody removed it or switched it off: made anew", helper.name);
+        let text = format!("{}: somebody removed it or switched it off: made anew", helper.name);
+        self.say(log::Level::Warn, Subject::of("mended"), text);
         make_headroom(&self.netlink, &self.view, &helper, &self.devices.networks).await;
         let hook = Hook { interface: &helper.name, program: Tc::Helper, side: TcAttachType::Ingress, vni: None };
         hooks::attach_tc(&mut self.object, &self.pins, hook)?;
@@ -233,31 +235,34 @@ impl Agent {
 
     /// The overlay interface came, went or changed; `master` is what it is a port of.
     async fn update(&mut self, place: usize, found: Option<&Link>, master: Option<&Link>) -> anyhow::Result<()> {
-        let pair = &mut self.devices.networks[place];
-        let before = pair.overlay.take();
-        pair.overlay = found.cloned();
         let bridge = master.filter(|link| is_bridge(link));
-        let was_port = mem::replace(&mut pair.is_bridge_port, bridge.is_some());
         if let NetworkView { name, interface, bridge: Some(wanted), .. } = &self.view.networks[place]
-            && was_port
+            && self.devices.networks[place].is_bridge_port
             && bridge.is_none()
             && found.is_some()
         {
-            log::warn!(
+            let text = format!(
                 "{interface} is no port of {wanted} any more, by somebody else's hand: network {name} ends here until it is one \
                  again or the next attach"
             );
+            let vni = self.devices.networks[place].vni;
+            self.say(log::Level::Warn, Subject::of("network-down").network(vni), text);
         }
+        let pair = &mut self.devices.networks[place];
+        let before = pair.overlay.take();
+        pair.overlay = found.cloned();
+        pair.is_bridge_port = bridge.is_some();
         // What this host sends into a bridge comes from the bridge's address.
         if let Some(mac) = bridge.or(found).and_then(|link| link.mac) {
             pair.mac = mac;
         }
         let (index, index_before) = (found.map(|link| link.index), before.map(|link| link.index));
-        let (vni, value) = (pair.vni, network_value(&self.view.networks[place], pair));
+        let number = self.tables.network_number(pair.vni);
+        let (vni, value) = (pair.vni, network_value(&self.view.networks[place], pair, number));
         if self.tables.networks.get(&vni, 0)? != value {
             self.tables.networks.insert(vni, value, 0).context("cannot write NETWORKS")?;
         }
-        let (hidden, port) = (pair.hidden, port_value(&self.view.networks[place], pair));
+        let (hidden, port) = (pair.hidden, port_value(&self.view.networks[place], pair, number));
         if !self.tables.ports.get(&hidden, 0).is_ok_and(|found| found == port) {
             self.tables.ports.insert(hidden, port, 0).context("cannot write PORTS")?;
         }
@@ -335,7 +340,8 @@ impl Agent {
         }
         let transmit = self.transmit(place);
         if let Some(overlay) = &pair.overlay {
-            let mut port = port_value(&self.view.networks[place], pair);
+            let number = self.tables.network_number(pair.vni);
+            let mut port = port_value(&self.view.networks[place], pair, number);
             if transmit == Transmit::Shortcut {
                 port = Port { flags: port.flags | Port::SHORTCUT, netns_cookie: self.netns_cookie, ..port };
             }

@@ -8,7 +8,7 @@ use std::{
 
 use l2mesh_common::tables::Fact;
 
-use super::Agent;
+use super::{Agent, chronicle::Subject};
 use crate::{dataplane::fill, underlay::Netlink};
 
 /// Where the outer source addresses come from.
@@ -96,7 +96,8 @@ impl Agent {
             // One IP version may lose its address while the other keeps it.
             let local = Local { v4: found.v4.or(self.view.local.v4), v6: found.v6.or(self.view.local.v6) };
             if local != self.view.local {
-                log::info!("{}: sending from {local}, no longer from {}", self.view.interface, self.view.local);
+                let text = format!("{}: sending from {local}, no longer from {}", self.view.interface, self.view.local);
+                self.say(log::Level::Info, Subject::of("source-address"), text);
                 self.view.local = local;
                 self.tables.set_fact(Fact::Local, &local.to_string())?;
             }

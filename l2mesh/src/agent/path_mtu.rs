@@ -14,7 +14,7 @@ use l2mesh_common::{
     verdict::Verdict,
 };
 
-use super::{Agent, coarse_now_ns, prober::TooBig};
+use super::{Agent, chronicle::Subject, coarse_now_ns, prober::TooBig};
 use crate::{
     dataplane::{
         fill::{flood_list, paths},
@@ -64,11 +64,12 @@ impl Agent {
         match outcome {
             Ok((id, limit)) => {
                 let inner = self.limit(id, limit)?;
-                log::warn!(
+                let text = format!(
                     "{}: the path takes {} octets, says {from}: frames carry {inner} for the next ten minutes",
                     self.name(id),
                     limit.mtu
                 );
+                self.say(log::Level::Warn, Subject::of("mtu-lowered").peer(id), text);
                 self.tables.count(Verdict::PathMtuLowered)
             }
             Err(refusal) if refusal.is_counted() => {
@@ -79,7 +80,7 @@ impl Agent {
         }
     }
 
-    /// About which peer it is, and what is believed from now on. The outer error is that of the tables.
+    /// Subject which peer it is, and what is believed from now on. The outer error is that of the tables.
     fn judge(&self, complaint: &Complaint, now_ns: u64) -> anyhow::Result<Result<(PeerId, Limit), Refusal>> {
         if complaint.vni == 0 {
             // Of a probe: here that would be too easy to say. See `hear_of_probe`.
@@ -128,11 +129,12 @@ impl Agent {
         }
         peer.limit = PathLimit::default();
         self.tables.peers.set(id, peer, 0).context("cannot write PEERS")?;
-        log::info!(
+        let text = format!(
             "{}: the path is tried with {link} octets again, after {} for ten minutes",
             self.name(id),
             limit.mtu
         );
+        self.say(log::Level::Info, Subject::of("mtu-restored").peer(id), text);
         Ok(link)
     }
 

@@ -8,8 +8,12 @@ use l2mesh_common::{
     wire::MacAddr,
 };
 
+use log::Level;
+
 use super::{
-    Agent, coarse_now_ns,
+    Agent,
+    chronicle::Subject,
+    coarse_now_ns,
     journal::Topic,
     prober::{Event, Prober, Target},
 };
@@ -19,7 +23,8 @@ impl Agent {
     /// Starts the probes, where there is something to probe. What a prober knew that was paused goes on.
     pub(super) fn start_prober(&mut self) -> anyhow::Result<()> {
         self.targets = self.targets_now()?;
-        self.prober = Prober::start(&self.view, &self.tables, &self.targets, self.retired.take())?;
+        let (stats, before) = (&self.stats, self.retired.take());
+        self.prober = Prober::start(&self.view, &self.tables, &self.targets, stats, before)?;
         Ok(())
     }
 
@@ -72,17 +77,19 @@ impl Agent {
                     (false, true) => "path-direct",
                     (false, false) => "path-none",
                 };
-                self.news.note_path(Topic { kind, vni: 0, mac: MacAddr::ZERO, peer }, text, coarse_now_ns()?);
+                self.note_path(Topic { kind, vni: 0, mac: MacAddr::ZERO, peer }, text, coarse_now_ns()?);
                 self.follow_paths()
             }
             Event::Size { peer, relay, mtu } => {
                 let path =
                     relay.map_or_else(|| "directly".to_owned(), |relay| format!("through {}", self.short(relay)));
                 let name = self.name(peer);
+                let about = Subject::of("path-mtu").peer(peer);
                 if mtu == 0 {
-                    log::info!("{name}: {path} all that the links take arrives");
+                    self.say(Level::Info, about, format!("{name}: {path} all that the links take arrives"));
                 } else {
-                    log::warn!("{name}: {path} {mtu} octets of a packet arrive, longer ones are lost");
+                    let text = format!("{name}: {path} {mtu} octets of a packet arrive, longer ones are lost");
+                    self.say(Level::Warn, about, text);
                 }
                 self.follow_paths()
             }

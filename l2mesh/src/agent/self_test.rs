@@ -12,7 +12,7 @@ use l2mesh_common::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{Agent, Receive};
+use super::{Agent, Receive, chronicle::Subject};
 use crate::dataplane::{
     hooks::{self, XdpOutcome},
     object::Tc,
@@ -45,7 +45,7 @@ impl Agent {
         }
         let arrives = format!("lets UDP port {} in", self.devices.helper_port);
         if self.tables.fact(Fact::Firewall) != arrives {
-            log::info!("the host's firewall {arrives}");
+            self.say(log::Level::Info, Subject::of("firewall"), format!("the host's firewall {arrives}"));
             self.tables.set_fact(Fact::Firewall, &arrives)?;
         }
         Ok(())
@@ -60,10 +60,11 @@ impl Agent {
                 Receive::Kernel => "nothing is received in mode kernel",
                 Receive::Tc | Receive::Xdp => "pings pass, but bulk TCP received in mode tc hangs",
             };
-            log::warn!(
+            let text = format!(
                 "the host's firewall drops UDP port {port}: {hurts}. Allow it, \
                  as with `iptables -I INPUT -p udp --dport {port} -j ACCEPT` or `nft insert rule inet filter input udp dport {port} accept`"
             );
+            self.say(log::Level::Warn, Subject::of("firewall"), text);
         }
         if self.mode.is_automatic && self.mode.receive == Receive::Tc {
             let View { interface, ifindex, .. } = &self.view;

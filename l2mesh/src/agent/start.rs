@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,6 +14,7 @@ use l2mesh_common::tables::Fact;
 use super::{
     Agent, Receive, ReceiveMode,
     arrange::{ingress, known},
+    chronicle::Chronicle,
     control::{Control, live_agent, server::Server},
     events::News,
     file_watch::FileWatch,
@@ -210,6 +212,8 @@ async fn build(
         paths: BTreeMap::new(),
         prober: None,
         retired: None,
+        stats: Arc::default(),
+        chronicle: Chronicle::default(),
         targets: Vec::new(),
         told_lateness: String::new(),
         told_differences: BTreeMap::new(),

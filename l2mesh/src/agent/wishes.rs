@@ -10,8 +10,11 @@ use std::{
 use anyhow::{Context as _, anyhow, bail, ensure};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use log::Level;
+
 use super::{
     Agent,
+    chronicle::Subject,
     control::{request::Reply, server::Answer},
     identity::{ask_resolver, try_identity},
 };
@@ -103,7 +106,7 @@ impl Agent {
             let (document, mesh) = match self.wanted(&wish.what) {
                 Ok(wanted) => wanted,
                 Err(error) => {
-                    Self::tell(wish, Err(error));
+                    self.tell(wish, Err(error));
                     continue;
                 }
             };
@@ -134,7 +137,7 @@ impl Agent {
     async fn change(&mut self, change: Change, addresses: &Addresses) {
         let Change { wish, document, mesh } = change;
         let outcome = Box::pin(self.try_change(&wish.what, document, &mesh, addresses)).await;
-        Self::tell(wish, outcome);
+        self.tell(wish, outcome);
     }
 
     /// What has changed, and what else there is to say.
@@ -189,21 +192,23 @@ impl Agent {
     }
 
     /// Says what came of it: to whoever waits for that, and in the log.
-    fn tell(wish: Wish, outcome: anyhow::Result<(Vec<String>, Option<String>)>) {
+    fn tell(&self, wish: Wish, outcome: anyhow::Result<(Vec<String>, Option<String>)>) {
         let why = wish.why;
         let reply = match outcome {
             Ok((changes, note)) => {
-                match changes.len() {
-                    0 => log::info!("{why}: nothing changed"),
-                    1 => log::info!("{why}: 1 change"),
-                    many => log::info!("{why}: {many} changes"),
-                }
-                changes.iter().for_each(|change| log::info!("  {change}"));
+                let count = match changes.len() {
+                    0 => "nothing changed".to_owned(),
+                    1 => "1 change".to_owned(),
+                    many => format!("{many} changes"),
+                };
+                let say = |text| self.say(Level::Info, Subject::of("reload"), text);
+                say(format!("{why}: {count}"));
+                changes.iter().for_each(|change| say(format!("  {change}")));
                 Reply { ok: true, changes, note, ..Reply::default() }
             }
             Err(error) => {
                 let reason = format!("{error:#}");
-                log::error!("{why} is refused: {reason}");
+                self.say(Level::Error, Subject::of("reload"), format!("{why} is refused: {reason}"));
                 Reply::refusal(reason)
             }
         };

@@ -9,6 +9,7 @@ use crate::{
     },
     cli::AttachArgs,
     config::{ConfigErrors, Document, Mesh},
+    metrics::{Listener, Metrics},
     service,
 };
 
@@ -21,6 +22,8 @@ pub(crate) async fn run(args: &AttachArgs, pin_root: &Path) -> anyhow::Result<()
     // Before the signals are ours: whoever waits for a pipe that nobody writes to wants to end it.
     let file = args.config.as_deref().map(read).transpose()?;
     let mut signals = Signals::watch()?;
+    // Refused before anything is touched.
+    let listener = args.metrics.map(Listener::bind).transpose()?;
     let Some(agent) = start(args, file, pin_root, &mut signals).await? else { return Ok(()) };
     let mut stdout = std::io::stdout();
     // Nobody has to read it: the mesh is up all the same.
@@ -28,6 +31,10 @@ pub(crate) async fn run(args: &AttachArgs, pin_root: &Path) -> anyhow::Result<()
         log::debug!("cannot write to stdout: {error}");
     }
     service::ready(&agent.up_line());
+    // Nobody needs them to forward.
+    let _metrics = listener.and_then(|listener| {
+        Metrics::serve(listener, &agent).inspect_err(|error| log::error!("no metrics: {error:#}")).ok()
+    });
     Box::pin(agent.run(&mut signals)).await
 }
 

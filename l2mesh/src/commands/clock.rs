@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 /// A moment by the host's clock, nanoseconds since 1970. For programs it is RFC 3339.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Moment(pub(super) u64);
+pub(crate) struct Moment(pub(crate) u64);
 
 impl Moment {
     /// The moment of a table; 0 is none.
@@ -15,7 +15,7 @@ impl Moment {
     }
 
     /// By the host's clock.
-    pub(super) fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
     }

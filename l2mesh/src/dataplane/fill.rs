@@ -1,7 +1,7 @@
 //! The tables, made to say what the configuration says.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
     net::IpAddr,
 };
 
@@ -49,15 +49,16 @@ pub(crate) fn fill(tables: &mut Tables, view: &View, devices: &Devices) -> anyho
     reconcile(&mut tables.relayed, relayed)?;
     let paths = paths(tables, view)?;
     reconcile(&mut tables.flood, view.networks.iter().map(|it| (it.vni, flood_list(&paths, it))))?;
+    let numbers = numbers(tables, view)?;
     let networks: Vec<_> = view
         .networks
         .iter()
         .zip(&devices.networks)
-        .map(|(network, pair)| (network.vni, network_value(network, pair)))
+        .map(|(network, pair)| (network.vni, network_value(network, pair, numbers[&network.vni])))
         .collect();
     reconcile(&mut tables.networks, networks)?;
     let ports = view.networks.iter().zip(&devices.networks).flat_map(|(network, pair)| {
-        let port = port_value(network, pair);
+        let port = port_value(network, pair, numbers[&network.vni]);
         let overlay =
             pair.overlay.as_ref().map(|overlay| (overlay.index, keep_shortcut(tables, view, overlay.index, port)));
         [Some((pair.hidden, port)), overlay]
@@ -121,14 +122,37 @@ pub(crate) fn flood_list(paths: &Paths, network: &NetworkView) -> FloodList {
     FloodList { mtu: u16::try_from(least).unwrap_or(u16::MAX), ..list }
 }
 
+/// The place of each network's counters, by VNI. One that was there before keeps its own; a place that had another is made
+/// empty. Where an earlier version had none for them, all begin with 0.
+fn numbers(tables: &mut Tables, view: &View) -> anyhow::Result<HashMap<u32, u16>> {
+    let mut numbers = HashMap::new();
+    let mut taken = HashSet::new();
+    for network in &view.networks {
+        if let Ok(before) = tables.networks.get(&network.vni, 0)
+            && taken.insert(before.number)
+        {
+            numbers.insert(network.vni, before.number);
+        }
+    }
+    let mut free = (0..).filter(|number| !taken.contains(number));
+    for network in &view.networks {
+        if let Entry::Vacant(place) = numbers.entry(network.vni) {
+            let number = *place.insert(free.next().context("there are more networks than numbers")?);
+            tables.clear_network_counter(number)?;
+        }
+    }
+    Ok(numbers)
+}
+
 /// A network's entry.
-pub(crate) fn network_value(network: &NetworkView, pair: &Pair) -> Network {
+pub(crate) fn network_value(network: &NetworkView, pair: &Pair, number: u16) -> Network {
     let mut value = Network {
         port_ifindex: pair.hidden,
         overlay_ifindex: pair.overlay.as_ref().map_or(0, |overlay| overlay.index),
         max_frame: pair.overlay.as_ref().map_or(network.mtu, |overlay| overlay.mtu) + VETH_EXTRA,
         flags: flags(network, pair),
         mac: pair.mac,
+        number,
         storm_limit: network.storm_limit,
         macs_per_peer: network.macs_per_peer,
         ..Network::zeroed()
@@ -140,13 +164,14 @@ pub(crate) fn network_value(network: &NetworkView, pair: &Pair) -> Network {
 }
 
 /// What a network's interfaces have in common; the shortcut is for the agent to open.
-pub(crate) fn port_value(network: &NetworkView, pair: &Pair) -> Port {
+pub(crate) fn port_value(network: &NetworkView, pair: &Pair, number: u16) -> Port {
     let tos = match network.tos {
         None => 0,
-        Some(Tos::Fixed(tos)) => u32::from(tos),
+        Some(Tos::Fixed(tos)) => u16::from(tos),
         Some(Tos::Inherit) => Port::INHERIT_TOS,
     };
-    Port { vni: network.vni, flags: flags(network, pair), netns_cookie: 0, tos, storm_limit: network.storm_limit }
+    let storm_limit = network.storm_limit;
+    Port { vni: network.vni, flags: flags(network, pair), netns_cookie: 0, tos, number, storm_limit }
 }
 
 fn flags(network: &NetworkView, pair: &Pair) -> u32 {

@@ -42,6 +42,17 @@ impl Tc {
     }
 }
 
+/// All programs by name.
+pub(crate) const PROGRAMS: [&str; 7] = [
+    XDP,
+    Tc::Underlay.name(),
+    Tc::Helper.name(),
+    Tc::Overlay.name(),
+    Tc::TooBig.name(),
+    Tc::OverlayEgress.name(),
+    Tc::SelfTest.name(),
+];
+
 /// The XDP program's name, in the object and as its pin.
 pub(crate) const XDP: &str = "underlay_xdp";
 

@@ -21,7 +21,7 @@ use l2mesh_common::{
 use super::{mapped::Mapped, pins::PinDir};
 
 /// Every map, in the order of the table in `l2mesh_common::tables`.
-pub(crate) const MAPS: [&str; 26] = [
+pub(crate) const MAPS: [&str; 27] = [
     "META",
     "SETTINGS",
     "NETWORKS",
@@ -33,6 +33,7 @@ pub(crate) const MAPS: [&str; 26] = [
     "NEIGHBOURS",
     "COUNTERS",
     "PEER_COUNTERS",
+    "NETWORK_COUNTERS",
     "LABELS",
     "BUCKETS",
     "STAYS",
@@ -63,6 +64,7 @@ pub(crate) struct Tables {
     pub(crate) neighbours: HashMap<MapData, NeighbourKey, Neighbour>,
     pub(crate) counters: PerCpuArray<MapData, Counter>,
     pub(crate) peer_counters: PerCpuArray<MapData, PeerCounter>,
+    pub(crate) network_counters: PerCpuArray<MapData, PeerCounter>,
     pub(crate) labels: HashMap<MapData, LabelKey, Label>,
     pub(crate) buckets: HashMap<MapData, BucketKey, Bucket>,
     pub(crate) stays: HashMap<MapData, FdbKey, Stays>,
@@ -93,6 +95,7 @@ impl Tables {
             neighbours: open(pins, "NEIGHBOURS")?,
             counters: open(pins, "COUNTERS")?,
             peer_counters: open(pins, "PEER_COUNTERS")?,
+            network_counters: open(pins, "NETWORK_COUNTERS")?,
             labels: open(pins, "LABELS")?,
             buckets: open(pins, "BUCKETS")?,
             stays: open(pins, "STAYS")?,
@@ -136,11 +139,25 @@ impl Tables {
 
     /// Traffic with a peer over all CPUs.
     pub(crate) fn peer_counter(&self, peer: PeerId) -> anyhow::Result<PeerCounter> {
-        let values = self.peer_counters.get(&peer, 0).context("cannot read PEER_COUNTERS")?;
-        Ok(values.iter().fold(PeerCounter::default(), |sum, value| PeerCounter {
-            sent: add(sum.sent, value.sent),
-            received: add(sum.received, value.received),
-        }))
+        Ok(sum(&self.peer_counters.get(&peer, 0).context("cannot read PEER_COUNTERS")?))
+    }
+
+    /// Traffic in the network of this number over all CPUs.
+    pub(crate) fn network_counter(&self, number: u16) -> anyhow::Result<PeerCounter> {
+        Ok(sum(&self.network_counters.get(&number.into(), 0).context("cannot read NETWORK_COUNTERS")?))
+    }
+
+    /// Starts the traffic in a network anew.
+    pub(crate) fn clear_network_counter(&mut self, number: u16) -> anyhow::Result<()> {
+        let zero = vec![PeerCounter::default(); nr_cpus().map_err(|(_, error)| error)?];
+        self.network_counters
+            .set(number.into(), PerCpuValues::try_from(zero)?, 0)
+            .context("cannot write NETWORK_COUNTERS")
+    }
+
+    /// The number of a network in force; 0 of one that is not.
+    pub(crate) fn network_number(&self, vni: u32) -> u16 {
+        self.networks.get(&vni, 0).map_or(0, |network| network.number)
     }
 
     /// Starts the traffic with a peer anew.
@@ -197,6 +214,13 @@ pub(crate) fn remove<T: BorrowMut<MapData>, K: Pod, V: Pod>(map: &mut HashMap<T,
 /// The texts alone, also of a mesh whose other tables have another layout.
 pub(super) fn labels(pins: &PinDir) -> anyhow::Result<HashMap<MapData, LabelKey, Label>> {
     open(pins, "LABELS")
+}
+
+fn sum(values: &[PeerCounter]) -> PeerCounter {
+    values.iter().fold(PeerCounter::default(), |sum, value| PeerCounter {
+        sent: add(sum.sent, value.sent),
+        received: add(sum.received, value.received),
+    })
 }
 
 fn add(a: Counter, b: Counter) -> Counter {

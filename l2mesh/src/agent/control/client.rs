@@ -72,6 +72,14 @@ impl Client {
         }
     }
 
+    /// Waits for the next line however long it takes.
+    ///
+    /// # Errors
+    /// The socket refuses.
+    pub(crate) fn be_patient(&self) -> anyhow::Result<()> {
+        Ok(self.stream.get_ref().set_read_timeout(None)?)
+    }
+
     /// The next line of what it says; `None` when it has hung up.
     ///
     /// # Errors

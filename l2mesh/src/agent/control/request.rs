@@ -22,6 +22,11 @@ pub(crate) enum Request {
     MacDel(Kept<StaticMac>),
     /// Forget MAC addresses that were learned.
     MacFlush(Flush),
+    /// What happened; with `follow`, and what happens from now on.
+    Events {
+        #[serde(default)]
+        follow: bool,
+    },
 }
 
 /// A change of the configuration, which lasts until it is read again, or is written into the file.
@@ -71,6 +76,7 @@ impl Request {
             | Self::MacAdd(_)
             | Self::MacDel(_)
             | Self::MacFlush(_) => false,
+            Self::Events { follow } => *follow,
         }
     }
 }
@@ -128,6 +134,7 @@ mod tests {
             r#"{"do":"network-del","name":"lan","save":false}"#,
             r#"{"do":"mac-add","mac":"52:54:00:00:00:01","vni":16,"peer":"c","save":false}"#,
             r#"{"do":"mac-flush","vni":16,"peer":null,"mac":null}"#,
+            r#"{"do":"events","follow":true}"#,
         ] {
             let request: Request = serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert_eq!(serde_json::to_string(&request).expect("can be said"), text);

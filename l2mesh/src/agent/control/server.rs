@@ -58,6 +58,18 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// One with its other end.
+    #[cfg(test)]
+    pub(crate) fn pair() -> (Self, mpsc::Receiver<String>) {
+        let (lines, taken) = mpsc::channel(WAITING);
+        (Self { lines }, taken)
+    }
+
+    /// True if nobody waits for it any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.lines.is_closed()
+    }
+
     /// A line of it. False if nobody takes it any more, or not fast enough.
     pub(crate) fn line(&self, value: &impl Serialize) -> bool {
         let text = serde_json::to_string(value).unwrap_or_else(|error| {

@@ -76,6 +76,7 @@ impl Worker {
         (peer.choice, peer.chosen_ns) = (choice, now);
         let id = peer.id;
         self.history.add(id, before, choice, reason);
+        self.stats.turned(id, choice);
         self.tell(Event::Changed { peer: id, before, now: choice, reason, lasted });
         for place in self.peers[number].paths.into_iter().flatten() {
             self.write_note(place);
@@ -135,6 +136,7 @@ impl Worker {
         let Ok(tx) = fresh(&self.probe, relay) else { return };
         let Path { peer, nth, slot, .. } = self.paths[place];
         begin(&self.path_tx, &self.path_rx, slot, &tx, 0);
+        self.stats.begin(slot);
         self.world.tx[slot as usize] = tx;
         self.world.rx[slot as usize] = self.path_rx.get(slot);
         let rx = self.world.rx[slot as usize];

@@ -12,6 +12,7 @@ mod rtt;
 mod schedule;
 mod size;
 mod socket;
+mod stats;
 mod worker;
 
 use std::{
@@ -32,6 +33,7 @@ use l2mesh_common::{
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+pub(crate) use self::stats::{BOUNDS_US, RoundTrips, Stats, Turn};
 pub(super) use self::{retired::Retired, socket::TooBig};
 use self::{socket::Sockets, worker::Worker};
 use crate::dataplane::{tables::Tables, view::View};
@@ -93,6 +95,7 @@ impl Prober {
         view: &View,
         tables: &Tables,
         targets: &[Target],
+        stats: &Arc<Stats>,
         before: Option<Retired>,
     ) -> anyhow::Result<Option<Self>> {
         let probed = || view.peers.iter().filter(|peer| peer.is_probed && peer.is_direct);
@@ -105,7 +108,7 @@ impl Prober {
         let (commands, orders) = mpsc::channel();
         let (sender, events) = unbounded_channel();
         let lateness = Arc::new(Lateness::default());
-        let mut worker = Worker::new(view, tables, sockets, orders, sender, Arc::clone(&lateness))?;
+        let mut worker = Worker::new(view, tables, sockets, orders, sender, Arc::clone(&lateness), Arc::clone(stats))?;
         worker.begin(view, before);
         worker.aim(targets);
         let thread = thread::Builder::new().name("prober".into()).spawn(move || worker.run());

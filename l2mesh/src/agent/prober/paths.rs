@@ -132,10 +132,11 @@ impl Path {
         }
     }
 
-    /// Takes up what was answered.
-    pub(super) fn observe(&mut self, tx: &mut PathTx, rx: &PathRx, probe: &Probe, now_ns: u64) {
+    /// Takes up what was answered. Returns a round-trip time that was not seen before.
+    pub(super) fn observe(&mut self, tx: &mut PathTx, rx: &PathRx, probe: &Probe, now_ns: u64) -> Option<u64> {
         let answered = Answered::from_bits(rx.answered);
         let passed = answered.sequence.wrapping_sub(self.seen.sequence);
+        let mut measured = None;
         if passed != 0 && passed <= u32::MAX / 2 {
             let answers = u32::try_from(rx.answers.wrapping_sub(self.answers)).unwrap_or(u32::MAX).min(passed);
             let mut lost = passed - answers;
@@ -151,6 +152,7 @@ impl Path {
             self.losses.note(lost, answers);
             self.later.note(lost, answers);
             self.rtts.note(rx.rtt_ns, now_ns);
+            measured = Some(rx.rtt_ns);
             let rtt = Duration::from_nanos(rx.rtt_ns);
             self.greatest = Some(self.greatest.map_or(rtt, |greatest| greatest.max(rtt)));
             (self.seen, self.answers) = (answered, rx.answers);
@@ -164,6 +166,7 @@ impl Path {
         }
         self.judge_loss(tx, probe);
         tx.recover = self.recovery.in_force(tx.recover, self.is_up, now_ns);
+        measured
     }
 
     fn judge_loss(&mut self, tx: &mut PathTx, probe: &Probe) {

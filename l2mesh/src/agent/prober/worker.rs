@@ -29,6 +29,7 @@ use super::{
     retired::Known,
     schedule::{self, Need},
     socket::{Sockets, Way, hurry, now_ns},
+    stats::Stats,
 };
 use crate::{
     config::Probe,
@@ -94,6 +95,7 @@ pub(super) struct Worker {
     pub(super) events: UnboundedSender<Event>,
     pub(super) late: Late,
     pub(super) lateness: Arc<Lateness>,
+    pub(super) stats: Arc<Stats>,
 }
 
 impl Worker {
@@ -104,6 +106,7 @@ impl Worker {
         orders: Receiver<Vec<Target>>,
         events: UnboundedSender<Event>,
         lateness: Arc<Lateness>,
+        stats: Arc<Stats>,
     ) -> anyhow::Result<Self> {
         let probe = view.probe.clone();
         let interval_ns = u64::try_from(probe.interval.as_nanos())?.max(1);
@@ -131,6 +134,7 @@ impl Worker {
             events,
             late: Late::new(now),
             lateness,
+            stats,
             probe,
         })
     }
@@ -149,6 +153,10 @@ impl Worker {
                 before.hand_over(self, peer)
             })
             .collect();
+        for (place, _) in known.iter().enumerate().filter(|(_, known)| !**known) {
+            self.stats.begin_peer(self.peers[place].id);
+        }
+        self.paths.iter().filter(|path| path.probes == 0).for_each(|path| self.stats.begin(path.slot));
         self.spread(now);
         for (place, known) in known.into_iter().enumerate() {
             if known { self.go_on(place, now) } else { self.take_over(place) }
@@ -259,7 +267,9 @@ impl Worker {
         let rx = self.path_rx.get(path.slot);
         self.world.rx[slot] = rx;
         let tx = &mut self.world.tx[slot];
-        path.observe(tx, &rx, &self.probe, now);
+        if let Some(rtt_ns) = path.observe(tx, &rx, &self.probe, now) {
+            self.stats.answered(path.slot, rtt_ns);
+        }
         let has_missed = has_missed(tx, &rx, &self.probe) || !is_up(tx, Answered::from_bits(rx.answered));
         let relay = (!is_direct).then_some(tx.relay);
         let near = relay.map_or(Some(number), |relay| self.by_id.get(relay as usize).copied().flatten());

@@ -19,7 +19,7 @@ use l2mesh_common::wire::Vni;
 use serde::Serialize;
 
 #[cfg(test)]
-pub(super) use self::paths::RoundTrip;
+pub(crate) use self::paths::RoundTrip;
 use self::{
     counters::counters_table,
     macs::{MacRow, macs, macs_table},
@@ -27,7 +27,7 @@ use self::{
     paths::paths_table,
     peers::peers_table,
 };
-pub(super) use self::{
+pub(crate) use self::{
     counters::{CounterRow, counters},
     networks::{NetworkRow, networks, networks_table},
     paths::{PathRow, Snapshot, is_probed, path_text, paths, reason_text},

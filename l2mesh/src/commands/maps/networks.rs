@@ -29,6 +29,10 @@ pub(crate) struct NetworkRow {
     /// MAC addresses behind one peer; null for no limit.
     pub(crate) macs_per_peer: Option<u32>,
     pub(crate) transmit: String,
+    pub(crate) sent_frames: u64,
+    pub(crate) sent_octets: u64,
+    pub(crate) received_frames: u64,
+    pub(crate) received_octets: u64,
 }
 
 /// Every network, by VNI.
@@ -39,8 +43,9 @@ pub(crate) fn networks(tables: &Tables, vni: Option<u32>) -> anyhow::Result<Vec<
     }
     let networks: BTreeMap<u32, Network> = tables.networks.iter().collect::<Result<_, _>>()?;
     let names: Vec<String> = (0..tables.peers.len()).map(|peer| tables.label(LabelKey::peer(peer))).collect();
-    let rows =
-        networks.into_iter().filter(|(id, _)| vni.is_none_or(|vni| vni == *id)).map(|(id, network)| NetworkRow {
+    let rows = networks.into_iter().filter(|(id, _)| vni.is_none_or(|vni| vni == *id)).map(|(id, network)| {
+        let counter = tables.network_counter(network.number)?;
+        Ok(NetworkRow {
             name: tables.label(LabelKey::network(id)),
             vni: id,
             interface: interface(network.overlay_ifindex),
@@ -59,8 +64,13 @@ pub(crate) fn networks(tables: &Tables, vni: Option<u32>) -> anyhow::Result<Vec<
             storm_limit: network.storm_limit,
             macs_per_peer: Some(network.macs_per_peer).filter(|&limit| limit > 0),
             transmit: tables.label(LabelKey::transmit(id)),
-        });
-    Ok(rows.collect())
+            sent_frames: counter.sent.frames,
+            sent_octets: counter.sent.octets,
+            received_frames: counter.received.frames,
+            received_octets: counter.received.octets,
+        })
+    });
+    rows.collect()
 }
 
 /// Networks for people.

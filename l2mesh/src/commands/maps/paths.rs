@@ -46,6 +46,12 @@ pub(crate) struct PathRow {
     pub(crate) mtu: u32,
     /// So many answers in a row bring it back.
     pub(crate) recover: u32,
+    /// Answers since it began.
+    #[serde(skip)]
+    pub(crate) answers: u64,
+    /// Its place in the tables.
+    #[serde(skip)]
+    pub(crate) slot: u32,
 }
 
 /// Round-trip times, ms.
@@ -96,8 +102,9 @@ impl Snapshot {
     ) -> Vec<PathRow> {
         let chosen = choose(self, peer);
         let row = |path: usize| {
-            let slot = path_slot(peer, path) as usize;
-            let (tx, rx, note) = (self.tx.get(slot)?, self.rx.get(slot)?, self.notes.get(slot)?);
+            let slot = path_slot(peer, path);
+            let place = slot as usize;
+            let (tx, rx, note) = (self.tx.get(place)?, self.rx.get(place)?, self.notes.get(place)?);
             if path != DIRECT && tx.limit == 0 {
                 return None;
             }
@@ -124,6 +131,8 @@ impl Snapshot {
                 reason: reason_text(note.reason),
                 mtu: if tx.mtu == 0 { takes } else { takes.min(tx.mtu) },
                 recover: tx.recover,
+                answers: rx.answers,
+                slot,
             })
         };
         (0..MAX_PATHS).filter_map(row).collect()

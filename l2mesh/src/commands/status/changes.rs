@@ -8,14 +8,14 @@ use super::super::{
     maps::{path_text, reason_text},
     output::table,
 };
-use crate::dataplane::tables::Tables;
+use crate::{agent::chronicle::Happened, dataplane::tables::Tables};
 
 /// How many people are shown.
 const SHOWN: usize = 5;
 
 /// Frames to a peer took another path from then on.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub(super) struct ChangeRow {
+pub(in crate::commands) struct ChangeRow {
     pub(super) at: Moment,
     pub(super) peer: String,
     /// direct, or via and the relay's name.
@@ -24,6 +24,9 @@ pub(super) struct ChangeRow {
     /// False if no path was up.
     pub(super) up: bool,
     pub(super) reason: Option<&'static str>,
+    /// `to` is no direct path.
+    #[serde(skip)]
+    pub(super) is_relayed: bool,
 }
 
 impl ChangeRow {
@@ -39,7 +42,27 @@ impl ChangeRow {
             to: path(change.relay_now),
             up: change.is_up == 1,
             reason: reason_text(change.reason.into()),
+            is_relayed: change.relay_now != PeerId::MAX,
         })
+    }
+
+    /// The same as an event.
+    pub(in crate::commands) fn as_event(&self) -> Happened {
+        let kind = match (self.up, self.is_relayed) {
+            (false, _) => "path-none",
+            (true, true) => "path-relayed",
+            (true, false) => "path-direct",
+        };
+        let reason = self.reason.map_or_else(String::new, |reason| format!(", because {reason}"));
+        Happened {
+            at: self.at.to_string(),
+            kind: kind.into(),
+            level: "warn".into(),
+            peer: Some(self.peer.clone()),
+            vni: None,
+            mac: None,
+            text: format!("{}: {}{reason}", self.peer, self.to_text()),
+        }
     }
 
     fn to_text(&self) -> String {
@@ -52,7 +75,7 @@ impl ChangeRow {
 }
 
 /// All that is remembered, the latest first.
-pub(super) fn changes(tables: &Tables, name: &impl Fn(PeerId) -> String) -> Vec<ChangeRow> {
+pub(in crate::commands) fn changes(tables: &Tables, name: &impl Fn(PeerId) -> String) -> Vec<ChangeRow> {
     let places = 0..u32::try_from(tables.history.len()).unwrap_or(0);
     newest_first(places.filter_map(|place| ChangeRow::new(&tables.history.get(place), name)).collect())
 }

@@ -11,8 +11,9 @@ use l2mesh_common::{
 };
 use serde::Serialize;
 
+pub(super) use self::changes::changes;
 use self::{
-    changes::{ChangeRow, changes, changes_table},
+    changes::{ChangeRow, changes_table},
     peers::{PeerStatus, SAME, peers_text},
 };
 use super::{

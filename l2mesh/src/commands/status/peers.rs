@@ -203,6 +203,8 @@ mod tests {
             reason: None,
             mtu: if relay.is_some() { 1430 } else { 1450 },
             recover: 10,
+            answers: 600,
+            slot: 0,
         }
     }
 
@@ -222,6 +224,7 @@ mod tests {
             to: String::new(),
             up: true,
             reason: Some("probes are not answered"),
+            is_relayed: true,
         };
         let paths = vec![down(path(None, false)), path(Some("ovh"), true)];
         PeerStatus::new(peer(id, &format!("192.0.2.{id}")), paths, Some(&change))
