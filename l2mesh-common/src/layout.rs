@@ -23,7 +23,7 @@ const OTHER: bool = cfg!(feature = "other-layout");
 pub fn format(map: &str) -> u32 {
     match map {
         "FDB" if OTHER => LAYOUT_VERSION,
-        "SETTINGS" | "PATH_RX" | "NETWORK_COUNTERS" => 4,
+        "SETTINGS" | "FINGERPRINTS" | "NETWORK_COUNTERS" => 4,
         // `NETWORKS` and `PORTS` have had numbers for that since 4 in place of zeros: 0 counts together what is not numbered yet, and
         // each version writes its own when it attaches.
         _ => 3,
@@ -67,7 +67,7 @@ shared! {
     NextHop => 104,
     PathLimit => 16,
     PathNote => 48,
-    PathRx => 40,
+    PathRx => 32,
     PathTx => 48,
     Peer => 240,
     PeerCounter => 32,

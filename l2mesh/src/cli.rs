@@ -1,5 +1,6 @@
 //! The command line: clap types and help texts, no logic.
 
+mod capture;
 mod change;
 mod doctor;
 mod insight;
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use l2mesh_common::wire::Vni;
 
 pub(crate) use self::{
+    capture::CaptureArgs,
     change::{MacArgs, MacChange, NetworkArgs, NetworkChange, PeerArgs, PeerChange, ReloadArgs},
     doctor::DoctorArgs,
     insight::{EventsArgs, TopArgs},
@@ -68,6 +70,8 @@ pub(crate) enum Command {
     Top(TopArgs),
     /// Measure a path to another node the way data takes it; no agent is needed
     Ping(PingArgs),
+    /// Record frames with what became of each; no agent is needed
+    Capture(CaptureArgs),
     /// Find out why something does not work, and what to do
     Doctor(DoctorArgs),
     /// Validate a configuration file
@@ -92,6 +96,7 @@ impl Command {
                 | Self::Events(_)
                 | Self::Top(_)
                 | Self::Ping(_)
+                | Self::Capture(_)
                 | Self::Doctor(_)
                 | Self::Check(_)
                 | Self::Import(_)

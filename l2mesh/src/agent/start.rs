@@ -216,8 +216,8 @@ async fn build(
         chronicle: Chronicle::default(),
         targets: Vec::new(),
         told_lateness: String::new(),
-        told_status: String::new(),
         told_differences: BTreeMap::new(),
+        told_status: String::new(),
     };
     agent.take_settings();
     agent.arrange(view, underlay.private_port).await?;
