@@ -7,7 +7,9 @@ use l2mesh_common::{
     wire::{Difference, Fingerprint},
 };
 
-use super::Agent;
+use log::Level;
+
+use super::{Agent, chronicle::Subject};
 use crate::dataplane::{paths::far_fingerprint, tables::Tables};
 
 /// What was told.
@@ -25,12 +27,12 @@ impl Agent {
             if far.is_unknown() || self.told_differences.get(&id) == difference.as_ref() {
                 continue;
             }
-            let name = self.name(id);
+            let (name, about) = (self.name(id), Subject::of("configuration").peer(id));
             if let Some(difference) = difference {
-                log::warn!("{name}: {}", explain(difference));
+                self.say(Level::Warn, about, format!("{name}: {}", explain(difference)));
                 self.told_differences.insert(id, difference);
             } else {
-                log::info!("{name}: its configuration says the same as ours now");
+                self.say(Level::Info, about, format!("{name}: its configuration says the same as ours now"));
                 self.told_differences.remove(&id);
             }
         }

@@ -124,14 +124,18 @@ mod tests {
         Topic { kind, vni: 16, mac: MacAddr([2, 0, 0, 0, 0, last]), peer: 0 }
     }
 
+    fn texts(journal: &mut Journal, now_ns: u64) -> Vec<String> {
+        journal.lines(now_ns).into_iter().map(|line| line.text).collect()
+    }
+
     /// An hour of an address that moves a thousand times a second.
     #[test]
     fn one_that_never_ends_has_two_lines_a_minute() {
         let mut journal = Journal::default();
         let mut lines = Vec::new();
         for second in 0..3_600 {
-            journal.note(topic("moved", 1), "it moved".into(), 1_000);
-            lines.extend(journal.lines(START + second * SECOND_NS));
+            journal.note(topic("moved", 1), Some(3), "it moved".into(), 1_000);
+            lines.extend(texts(&mut journal, START + second * SECOND_NS));
         }
         assert_eq!(lines[..2], ["it moved (1000 times)", "it moved (30000 times in 30 s)"]);
         assert_eq!(lines.len(), 120);
@@ -143,12 +147,12 @@ mod tests {
         let mut lines = Vec::new();
         for second in 0..600_u64 {
             for last in 0..=255 {
-                journal.note(topic("moved", last), format!("{last} moved"), 1);
+                journal.note(topic("moved", last), Some(3), format!("{last} moved"), 1);
             }
             if second == 599 {
-                journal.note(topic("frozen", 7), "7 is frozen".into(), 1);
+                journal.note(topic("frozen", 7), Some(3), "7 is frozen".into(), 1);
             }
-            lines.extend(journal.lines(START + second * SECOND_NS));
+            lines.extend(texts(&mut journal, START + second * SECOND_NS));
         }
         assert!((70..=80).contains(&lines.len()), "{} lines", lines.len());
         assert_eq!(lines.last().map(String::as_str), Some("7 is frozen"));
@@ -160,10 +164,18 @@ mod tests {
     fn what_is_rare_is_told_as_it_is() {
         let mut journal = Journal::default();
         for hour in 0..10 {
-            journal.note(topic("moved", 1), "it moved".into(), 1);
-            assert_eq!(journal.lines(START + hour * 3_600 * SECOND_NS), ["it moved"]);
+            journal.note(topic("moved", 1), Some(3), "it moved".into(), 1);
+            assert_eq!(texts(&mut journal, START + hour * 3_600 * SECOND_NS), ["it moved"]);
         }
-        assert_eq!(journal.lines(START), Vec::<String>::new());
+        assert_eq!(texts(&mut journal, START), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_a_line_is_about() {
+        let mut journal = Journal::default();
+        journal.note(topic("moved", 1), Some(3), "it moved".into(), 1);
+        let about = Subject::of("moved").network(16).mac(MacAddr([2, 0, 0, 0, 0, 1])).peer(3);
+        assert_eq!(journal.lines(START), [Line { about, text: "it moved".into() }]);
     }
 
     #[test]
@@ -171,9 +183,9 @@ mod tests {
         let mut journal = Journal::default();
         let mut at = |second: u64, text: Option<&str>| {
             if let Some(text) = text {
-                journal.note(topic("moved", 1), text.into(), 1);
+                journal.note(topic("moved", 1), Some(3), text.into(), 1);
             }
-            journal.lines(START + second * SECOND_NS)
+            texts(&mut journal, START + second * SECOND_NS)
         };
         assert_eq!(at(0, Some("to b")), ["to b"]);
         assert_eq!(at(1, Some("to a")), Vec::<String>::new());

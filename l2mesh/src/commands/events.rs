@@ -35,11 +35,13 @@ pub(crate) fn run(args: &EventsArgs, pin_root: &Path) -> anyhow::Result<()> {
     for event in events.kept() {
         print(&mut stdout, &event, args.json)?;
     }
-    while args.follow {
-        let Some(event) = events.next()? else { bail!("the agent has ended, or we were too slow for it") };
+    if !args.follow {
+        return Ok(());
+    }
+    while let Some(event) = events.next()? {
         print(&mut stdout, &event, args.json)?;
     }
-    Ok(())
+    bail!("the agent has ended, or we were too slow for it")
 }
 
 /// What the tables remember without an agent, the oldest first.
