@@ -1,5 +1,6 @@
 //! The command line: clap types and help texts, no logic.
 
+mod capture;
 mod change;
 mod doctor;
 pub(crate) mod service;
@@ -9,6 +10,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use l2mesh_common::wire::Vni;
 
+pub(crate) use self::capture::CaptureArgs;
 pub(crate) use self::change::{MacArgs, MacChange, NetworkArgs, NetworkChange, PeerArgs, PeerChange, ReloadArgs};
 pub(crate) use self::doctor::DoctorArgs;
 use crate::{
@@ -56,6 +58,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Measure a path to another node the way data takes it; no agent is needed
     Ping(PingArgs),
+    /// Record frames with what became of each; no agent is needed
+    Capture(CaptureArgs),
     /// Find out why something does not work, and what to do
     Doctor(DoctorArgs),
     /// Validate a configuration file
@@ -75,7 +79,13 @@ impl Command {
     pub(crate) const fn only_reads(&self) -> bool {
         matches!(
             self,
-            Self::Maps(_) | Self::Status(_) | Self::Ping(_) | Self::Doctor(_) | Self::Check(_) | Self::Import(_)
+            Self::Maps(_)
+                | Self::Status(_)
+                | Self::Ping(_)
+                | Self::Capture(_)
+                | Self::Doctor(_)
+                | Self::Check(_)
+                | Self::Import(_)
         )
     }
 }

@@ -41,6 +41,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Maps(args) => commands::maps::run(args, pins),
         Command::Status(args) => commands::status::run(args, pins),
         Command::Ping(args) => runtime.block_on(commands::ping::run(args, pins)),
+        Command::Capture(args) => runtime.block_on(commands::capture::run(args, pins)),
         Command::Doctor(args) => runtime.block_on(commands::doctor::run(args, pins)),
         Command::Check(args) => commands::check::run(args),
         Command::Import(args) => runtime.block_on(commands::import::run(args)),

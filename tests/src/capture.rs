@@ -113,6 +113,12 @@ impl Capture {
 }
 
 impl Pcap {
+    /// A file that somebody else wrote.
+    #[must_use]
+    pub fn at(path: PathBuf) -> Self {
+        Self { path }
+    }
+
     /// The file.
     #[must_use]
     pub fn path(&self) -> &std::path::Path {

@@ -1,6 +1,7 @@
 //! One file a verb.
 
 pub(crate) mod attach;
+pub(crate) mod capture;
 pub(crate) mod change;
 pub(crate) mod check;
 mod clock;

@@ -124,6 +124,16 @@ impl<T: Pod> Mapped<T> {
         unsafe { self.memory.start.cast::<u8>().add(at).cast::<AtomicU32>().as_ref() }
     }
 
+    /// One 64-bit field of a value, `offset` octets from its start.
+    ///
+    /// # Panics
+    /// The place or the offset is not there.
+    pub(crate) fn word(&self, place: u32, offset: usize) -> &AtomicU64 {
+        let words = self.words(place).unwrap_or_default();
+        assert!(offset.is_multiple_of(WORD) && offset / WORD < words.len());
+        &words[offset / WORD]
+    }
+
     fn words(&self, place: u32) -> Option<&[AtomicU64]> {
         let place = place as usize;
         if place >= self.entries {

@@ -28,7 +28,7 @@ use super::{
     peer_groups::peer_groups,
     request::{Reply, Request},
 };
-use crate::dataplane::pins::remove_socket;
+use crate::dataplane::sockets::remove_socket;
 
 /// Who is in this group may ask too, where there is one.
 pub(crate) const GROUP: &str = "l2mesh";
