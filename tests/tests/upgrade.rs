@@ -143,12 +143,13 @@ fn nobody_notices_in_mode_xdp() {
     run("xdp", 1, 0, 2, 20_000, false);
 }
 
-/// `cargo test -p l2mesh-tests --test upgrade -- --ignored --nocapture --test-threads=1`
+/// `cargo test -p l2mesh-tests --test upgrade -- --ignored --nocapture`; `SCALE=10`: a tenth of it, `RATE=20000`: datagrams a second
 #[test]
 #[ignore = "takes minutes, and nobody else may use BPF meanwhile"]
 fn fifty_kills_fifty_restarts_twenty_upgrades() {
-    let rate = env::var("RATE").ok().and_then(|rate| rate.parse().ok()).unwrap_or(50_000);
-    run("tc", 50, 50, 20, rate, true);
+    let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let scale = usize::try_from(number("SCALE").unwrap_or(1)).expect("a small number");
+    run("tc", 50 / scale, 50 / scale, 20 / scale, number("RATE").unwrap_or(50_000), true);
 }
 
 /// What is carried over by an upgrade to another layout, and what begins anew and says so.

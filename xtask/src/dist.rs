@@ -3,10 +3,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::Args;
 
 use crate::{
@@ -66,7 +66,9 @@ pub(crate) fn run(args: &DistArgs) -> anyhow::Result<()> {
 fn debian(directory: &Path) -> anyhow::Result<PathBuf> {
     let mut deb = command();
     deb.args(["deb", "--quiet", "--no-build", "--package", "l2mesh", "--target", TRIPLE, "--output"]).arg(directory);
-    status(&mut deb)?;
+    // It prints the package's path, as we do in the end.
+    let output = deb.stderr(Stdio::inherit()).output().context("cannot run cargo deb")?;
+    ensure!(output.status.success(), "cargo deb failed: {}", output.status);
     let packages = fs::read_dir(directory)?.filter_map(|entry| Some(entry.ok()?.path()));
     let mut packages = packages.filter(|path| path.extension().is_some_and(|extension| extension == "deb"));
     packages.next().context("cargo-deb made no package")
