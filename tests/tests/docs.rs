@@ -6,6 +6,7 @@ use std::process::Command;
 
 use l2mesh_common::verdict::Verdict;
 use l2mesh_tests::mesh::binary;
+use l2mesh_tests::{Lab, Segment, Wiring, traffic};
 
 /// A block between three backticks.
 struct Block {
@@ -143,4 +144,28 @@ fn links_lead_somewhere() {
             }
         }
     }
+}
+
+/// The commands of docs/interop.md for a vxlan device, in a lab: only the addresses are other ones.
+#[test]
+fn a_vxlan_device_as_the_documentation_makes_it() {
+    let lab = Lab::new("docs");
+    let [node, old] = lab.switch(["hetzner", "old-box"], &Wiring::default());
+    let here = |text: &str| {
+        let [near, far] = [node.vtep(), old.vtep()].map(|address| address.to_string());
+        text.replace("203.0.113.10", &near).replace("203.0.113.40", &far)
+    };
+    let page: Vec<Block> = blocks().into_iter().filter(|block| block.place.starts_with("interop.md")).collect();
+    let (file, commands) = (&page[0], &page[1]);
+    assert_eq!((&*file.language, &*commands.language), ("toml", "console"));
+    let path = lab.directory().join("mesh.toml");
+    fs::write(&path, here(&file.text)).expect("a file in the lab's directory");
+    let _agent = node.attach(&["--config", &path.display().to_string()]);
+    for line in here(&commands.text).lines() {
+        old.run(line.strip_prefix("# ").expect("a command of root's"));
+    }
+    Segment::address(&node, "l2m10", 0);
+    Segment::address(&old, "vx0", 1);
+    assert_eq!(traffic::ping(&node, Segment::v4(1), 3).lost(), 0);
+    assert_eq!(traffic::ping_sized(&old, Segment::v4(0), 3, 1450 - 28).lost(), 0);
 }
