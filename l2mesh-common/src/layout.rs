@@ -23,7 +23,7 @@ const OTHER: bool = cfg!(feature = "other-layout");
 pub fn format(map: &str) -> u32 {
     match map {
         "FDB" if OTHER => LAYOUT_VERSION,
-        "SETTINGS" | "PATH_RX" => 4,
+        "SETTINGS" | "FINGERPRINTS" => 4,
         _ => 3,
     }
 }
@@ -65,7 +65,7 @@ shared! {
     NextHop => 104,
     PathLimit => 16,
     PathNote => 48,
-    PathRx => 40,
+    PathRx => 32,
     PathTx => 48,
     Peer => 240,
     PeerCounter => 32,

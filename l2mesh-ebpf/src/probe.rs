@@ -119,7 +119,9 @@ fn note(probe: &Probe, peer: PeerId, via: PeerId, fingerprint: u64) -> Result<()
         if rx.answered.exchange(before, after.to_bits()) {
             rx.rtt_ns.set(exact_now_ns().saturating_sub(probe.sent_ns()));
             rx.answers.add(1);
-            rx.fingerprint.set(fingerprint);
+            if let Some(noted) = tables::fingerprint(slot) {
+                noted.set(fingerprint);
+            }
             if probe.is_padded() {
                 rx.set_padded(sequence);
             }

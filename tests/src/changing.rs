@@ -2,7 +2,13 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
+use aya::maps::{HashMap, Map, MapData};
+use l2mesh_common::tables::Port;
 use serde_json::Value;
 
 use crate::fabric::Wiring;
@@ -134,5 +140,51 @@ impl Changing {
             all[table] = rows;
         }
         all
+    }
+}
+
+/// Looks all the time whether the egress shortcut of an overlay interface is open: frames that change from one way to the other may
+/// overtake.
+#[derive(Debug)]
+pub struct ShortcutWatch {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<(u64, u64)>>,
+}
+
+impl ShortcutWatch {
+    /// From now on.
+    #[must_use = "dropping it ends it"]
+    #[track_caller]
+    pub fn start(host: &Host, overlay: &str) -> Self {
+        let ports = MapData::from_pin(host.pinned(&host.interface()).directory().join("PORTS"));
+        let ports = Map::HashMap(ports.expect("the pinned ports"));
+        let ports: HashMap<MapData, u32, Port> = ports.try_into().expect("a table of ports");
+        let index = host.link(overlay)["ifindex"].as_u64().and_then(|it| u32::try_from(it).ok()).expect("an index");
+        let stop = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&stop);
+        let look = move || {
+            let (mut looks, mut closed) = (0, 0);
+            while !until.load(Ordering::Relaxed) {
+                looks += 1;
+                closed += u64::from(ports.get(&index, 0).is_ok_and(|port| port.flags & Port::SHORTCUT == 0));
+                thread::sleep(Duration::from_millis(1));
+            }
+            (looks, closed)
+        };
+        Self { stop, thread: Some(thread::spawn(look)) }
+    }
+
+    /// How often it looked, and how often the shortcut was closed then.
+    #[must_use]
+    #[track_caller]
+    pub fn stop(mut self) -> (u64, u64) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().map_or((0, 0), |thread| thread.join().expect("a thread that does not panic"))
+    }
+}
+
+impl Drop for ShortcutWatch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }

@@ -88,7 +88,15 @@ pub fn file(lab: &Lab, hosts: &[Host], more: &str) -> String {
 #[must_use = "dropping the agents ends them"]
 #[track_caller]
 pub fn attach(hosts: &[Host], file: &str) -> Vec<Agent> {
-    let agents: Vec<Agent> = hosts.iter().map(|host| host.attach(&["--config", file])).collect();
+    attach_with(hosts, file, &[])
+}
+
+/// [`attach`] with further arguments.
+#[must_use = "dropping the agents ends them"]
+#[track_caller]
+pub fn attach_with(hosts: &[Host], file: &str, args: &[&str]) -> Vec<Agent> {
+    let attach = |host: &Host| host.attach(&[&["--config", file], args].concat());
+    let agents: Vec<Agent> = hosts.iter().map(attach).collect();
     for host in hosts {
         wait_for(&format!("the paths of {} are up", host.name()), LIMIT, || {
             let status = host.l2mesh(&["status", "--json"]);

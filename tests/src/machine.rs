@@ -17,6 +17,23 @@ use crate::wait::wait_for;
 /// How long systemd may take to get up, and a command in it.
 const BOOT_LIMIT: Duration = Duration::from_mins(1);
 
+/// Puts itself into a control group of its own, which is the root of the machine's. Its mounts are seen by nobody else.
+const ENTER: &str = r#"
+set -e
+groups=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/self/mounts)
+if [ -z "$groups" ]; then
+    groups="$1/groups"
+    mkdir "$groups"
+    mount -t cgroup2 cgroup2 "$groups"
+fi
+for old in "$groups"/l2mesh-lab-*; do
+    find "$old" -depth -type d -exec rmdir {} + 2>/dev/null || true
+done
+mkdir "$groups/$2"
+echo $$ > "$groups/$2/cgroup.procs"
+exec unshare --pid --uts --ipc --cgroup --fork --kill-child sh "$1/boot" "$1"
+"#;
+
 /// Makes the root, then becomes process 1. Everything it writes is in memory. The machine's own kernel settings are read-only, and
 /// what would set clocks, devices or modules is left out.
 const BOOT: &str = r#"
@@ -35,7 +52,7 @@ for settings in kernel vm fs; do
 done
 mount -t sysfs sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup
-mount -t tmpfs tmpfs dev
+mount -t tmpfs -o mode=755 tmpfs dev
 for device in null zero full random urandom tty; do
     touch dev/$device
     mount --bind /dev/$device dev/$device
@@ -44,7 +61,7 @@ mkdir dev/shm dev/pts
 mount -t devpts -o newinstance,ptmxmode=0666 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
-mount -t tmpfs tmpfs run
+mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs tmpfs tmp
 : > etc/machine-id
 for unit in systemd-sysctl.service systemd-udevd.service systemd-udev-trigger.service systemd-modules-load.service \
@@ -78,12 +95,12 @@ impl Machine {
     pub fn boot(lab: &Lab, host: &Host) -> Self {
         let directory = lab.directory().join(format!("{}-machine", host.name()));
         fs::create_dir_all(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
-        let script = directory.join("boot");
-        fs::write(&script, BOOT).unwrap_or_else(|error| panic!("{}: {error}", script.display()));
-        let namespaces = ["--mount", "--pid", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child"];
-        let boot = ["sh", &script.display().to_string(), &directory.display().to_string()].map(str::to_owned);
-        let args: Vec<String> = namespaces.map(str::to_owned).into_iter().chain(boot).collect();
-        let mut init = host.spawn("unshare", &args);
+        for (name, script) in [("enter", ENTER), ("boot", BOOT)] {
+            let path = directory.join(name);
+            fs::write(&path, script).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        }
+        let (enter, own) = (directory.join("enter").display().to_string(), directory.display().to_string());
+        let mut init = host.spawn("unshare", &["--mount", "sh", &enter, &own, host.namespace()]);
         let children = format!("/proc/{0}/task/{0}/children", init.pid());
         let pid = wait_for("process 1 of the machine", BOOT_LIMIT, || {
             assert!(init.is_running(), "the machine ended{}", init.last_words());
@@ -171,6 +188,19 @@ impl Drop for Machine {
         // Process 1 obeys no other, and `unshare` ends it with itself.
         if self.init.is_running() {
             self.init.signal(Signal::SIGKILL);
+        }
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let groups = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
+        let Some(groups) = groups.and_then(|line| line.split(' ').nth(1)) else { return };
+        let own = Path::new(groups).join(self.host.namespace());
+        // Not before all of its processes are gone. What is left is removed by the next one.
+        for _ in 0..100 {
+            let _busy =
+                Command::new("find").arg(&own).args(["-depth", "-type", "d", "-exec", "rmdir", "{}", "+"]).output();
+            if !own.exists() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }

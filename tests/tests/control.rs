@@ -136,6 +136,26 @@ fn hostile_clients() {
     assert_eq!(mesh.tables(), tables);
 }
 
+/// Where the socket cannot be made, the mesh works without.
+#[test]
+fn a_directory_that_cannot_be_written() {
+    let mesh = Changing::new("read-only");
+    let [a, ..] = &mesh.hosts;
+    // A mount namespace of its own, in which /run is read-only.
+    let pins = mesh.lab.pin_dir();
+    let script = format!(
+        "mount --bind /run /run && mount -o remount,bind,ro /run && exec {} --pin-dir {} attach --iface eth0 --config {}",
+        l2mesh_tests::mesh::binary().display(),
+        pins.display(),
+        mesh.file()
+    );
+    let mut agent = a.spawn("unshare", &["--mount", "sh", "-c", &script]);
+    agent.wait_log_line("up: node a on eth0", LIMIT);
+    agent.wait_log_line("no control socket, so no changes while the mesh runs: cannot make /run/l2mesh/", LIMIT);
+    assert_eq!(traffic::ping(a, [10, 8, 0, 2], 2).lost(), 0);
+    assert!(agent.stop().success());
+}
+
 /// A generator that says its seed.
 struct Random(u64);
 

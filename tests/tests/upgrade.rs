@@ -96,9 +96,9 @@ fn run(mode: &str, kills: usize, restarts: usize, upgrades: usize, rate: u64, is
             if is_event {
                 build = if event == Event::Upgrade { 1 - build } else { build };
                 if event == Event::Kill {
-                    agent.kill()
+                    agent.kill();
                 } else {
-                    agent.stop()
+                    agent.stop();
                 }
                 agent = two.attach(&two.a, &builds[build], mode);
                 took = start.elapsed();

@@ -21,6 +21,7 @@
 //! | `CALLS` | program array | [`CALL_TOO_BIG`] | program | agent |
 //! | `PATH_TX` | array, mapped | [`path_slot`] | [`PathTx`] | agent |
 //! | `PATH_RX` | array, mapped | [`path_slot`] | [`PathRx`] | kernel |
+//! | `FINGERPRINTS` | array, mapped | [`path_slot`] | u64: the far end's [`Fingerprint`] in its latest answer | kernel |
 //! | `PATH_NOTES` | array, mapped | [`path_slot`] | [`PathNote`] | agent, for readers |
 //! | `HISTORY` | array, mapped | n | [`Change`] | agent, for readers |
 //! | `NODES` | hash | node id | peer, or [`OWN_NODE`] | agent |

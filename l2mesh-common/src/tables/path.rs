@@ -72,8 +72,6 @@ pub struct PathRx {
     pub padded: u32,
     /// The same for a search for the size that arrives.
     pub search: u32,
-    /// The far end's [`crate::wire::Fingerprint`] as it stood in the latest answer.
-    pub fingerprint: u64,
 }
 
 /// What readers are told of a path: by the agent, about once a second and at every change.

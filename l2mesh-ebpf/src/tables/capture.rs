@@ -120,7 +120,7 @@ pub(crate) fn record_room() -> Option<&'static mut Room> {
 /// Hands over a record and the first octets of the frame. False if nobody takes it, or he is too slow.
 #[inline(always)]
 pub(crate) fn write_record(context: *mut c_void, record: &Room, octets: u32) -> bool {
-    let flags = u64::from(octets) << 32 | u64::from(BPF_F_CURRENT_CPU);
+    let flags = u64::from(octets) << 32 | BPF_F_CURRENT_CPU;
     let map = (&raw const CAPTURED).cast_mut().cast();
     let data = core::ptr::from_ref(record).cast_mut().cast();
     // SAFETY: `data` is as long as said, and the kernel copies it; the context is the program's own.

@@ -11,11 +11,14 @@ use l2mesh_common::{
 
 use super::Word;
 
-/// Mapped into the agent's memory, as the next three: it writes and reads with every probe.
+/// Mapped into the agent's memory, as the next four: it writes and reads with every probe.
 #[map]
 static PATH_TX: Array<PathTx> = Array::with_max_entries(PATH_SLOTS, BPF_F_MMAPABLE);
 #[map]
 static PATH_RX: Array<PathRx> = Array::with_max_entries(PATH_SLOTS, BPF_F_MMAPABLE);
+/// What answers said; the agent and people compare it with what this host says.
+#[map]
+static FINGERPRINTS: Array<u64> = Array::with_max_entries(PATH_SLOTS, BPF_F_MMAPABLE);
 /// Only for people; the programs never look. As the next one.
 #[map]
 static PATH_NOTES: Array<PathNote> = Array::with_max_entries(PATH_SLOTS, BPF_F_MMAPABLE);
@@ -50,13 +53,10 @@ pub(crate) struct SharedRx {
     pub(crate) answers: Word,
     /// Two numbers; of two CPUs that write at once one may be lost, and the next probe says it again.
     sizes: Word,
-    pub(crate) fingerprint: Word,
 }
 const _: () = assert!(size_of::<SharedRx>() == size_of::<PathRx>());
 const _: () = assert!(offset_of!(SharedRx, answers) == offset_of!(PathRx, answers));
 const _: () = assert!(offset_of!(SharedRx, sizes) == offset_of!(PathRx, padded) && cfg!(target_endian = "little"));
-
-const _: () = assert!(offset_of!(SharedRx, fingerprint) == offset_of!(PathRx, fingerprint));
 
 impl SharedRx {
     #[inline(always)]
@@ -79,4 +79,11 @@ impl SharedRx {
 pub(crate) fn path_rx(slot: u32) -> Option<&'static SharedRx> {
     // SAFETY: see `bucket`.
     PATH_RX.get_ptr_mut(slot).map(|rx| unsafe { &*rx.cast::<SharedRx>() })
+}
+
+/// Where the far end's configuration is noted.
+#[inline(always)]
+pub(crate) fn fingerprint(slot: u32) -> Option<&'static Word> {
+    // SAFETY: see `bucket`.
+    FINGERPRINTS.get_ptr_mut(slot).map(|noted| unsafe { &*noted.cast::<Word>() })
 }

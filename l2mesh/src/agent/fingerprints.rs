@@ -26,15 +26,12 @@ impl Agent {
                 continue;
             }
             let name = self.name(id);
-            match difference {
-                Some(difference) => {
-                    log::warn!("{name}: {}", explain(difference));
-                    self.told_differences.insert(id, difference);
-                }
-                None => {
-                    log::info!("{name}: its configuration says the same as ours now");
-                    self.told_differences.remove(&id);
-                }
+            if let Some(difference) = difference {
+                log::warn!("{name}: {}", explain(difference));
+                self.told_differences.insert(id, difference);
+            } else {
+                log::info!("{name}: its configuration says the same as ours now");
+                self.told_differences.remove(&id);
             }
         }
         let known = |id: &PeerId| self.view.peers.iter().any(|peer| peer.id == *id);

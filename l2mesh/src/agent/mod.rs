@@ -21,7 +21,6 @@ mod path_mtu;
 mod paths;
 mod prober;
 mod reload;
-
 pub(crate) mod self_test;
 pub(crate) mod signals;
 pub(crate) mod start;
@@ -34,7 +33,7 @@ use std::{
 
 use anyhow::Context as _;
 use l2mesh_common::tables::{Fact, PeerId};
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, interval_at, sleep_until};
 
 use self::{
     file_watch::FileWatch,
@@ -165,10 +164,10 @@ pub(crate) struct Agent {
     targets: Vec<Target>,
     /// What was last said of its lateness.
     told_lateness: String,
-    /// What the service manager was told last.
-    told_status: String,
     /// Peers of which it was said that their configuration is another one.
     told_differences: fingerprints::Told,
+    /// What the service manager was told last.
+    told_status: String,
 }
 
 /// Why the agent ends.
@@ -211,21 +210,20 @@ impl Agent {
     }
 
     async fn serve(&mut self, signals: &mut Signals) -> anyhow::Result<End> {
-        let ageing = ageing::period(self.fdb_age);
-        let periods = [OVERLAY_CHECK, NEWS, REFRESH, FIREWALL_CHECK, ageing, own_hooks::PAUSE, own_hooks::LOOK_AROUND];
-        let [mut overlay, mut news, mut refresh, mut firewall, mut ageing, mut hook, mut busy] =
-            periods.map(|period| {
-                let mut ticks = interval_at(Instant::now() + period, period);
-                // After a stop, once is enough.
-                ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                ticks
-            });
+        let mut ageing_period = ageing::period(self.fdb_age);
+        let periods =
+            [OVERLAY_CHECK, NEWS, REFRESH, FIREWALL_CHECK, ageing_period, own_hooks::PAUSE, own_hooks::LOOK_AROUND];
+        let [mut overlay, mut news, mut refresh, mut firewall, mut ageing, mut hook, mut busy] = periods.map(ticks);
         let pet_period = service::pet_period();
         let mut pet = pet_period.map_or_else(|| interval(REFRESH), interval);
         pet.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut settled: Option<Instant> = None;
         let mut settle = SETTLE;
         loop {
+            if ageing_period != ageing::period(self.fdb_age) {
+                ageing_period = ageing::period(self.fdb_age);
+                ageing = ticks(ageing_period);
+            }
             tokio::select! {
                 wanted = signals.next() => match wanted {
                     Wanted::End => return Ok(End::Signal),
@@ -364,4 +362,11 @@ impl Agent {
         log::info!("mode {}", self.mode);
         self.tables.set_fact(Fact::Mode, &self.mode.to_string())
     }
+}
+
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval_at(Instant::now() + period, period);
+    // After a stop, once is enough.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }

@@ -193,10 +193,10 @@ impl Agent {
         let network = &self.view.networks[place];
         match found {
             None if self.broken.insert(vni) => {
-                let gone = Label::new("down: somebody removed its devices, attach again");
+                let gone = Label::new("down: somebody removed its devices, `l2mesh reload` makes new ones");
                 self.tables.labels.insert(LabelKey::transmit(vni), gone, 0).context("cannot write LABELS")?;
                 log::error!(
-                    "{}: somebody removed it, network {} is down until the next attach",
+                    "{}: somebody removed it, network {} is down until `l2mesh reload`, which makes new devices",
                     network.interface,
                     network.name
                 );

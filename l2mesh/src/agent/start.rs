@@ -212,8 +212,8 @@ async fn build(
         retired: None,
         targets: Vec::new(),
         told_lateness: String::new(),
-        told_status: String::new(),
         told_differences: BTreeMap::new(),
+        told_status: String::new(),
     };
     agent.take_settings();
     agent.arrange(view, underlay.private_port).await?;

@@ -76,6 +76,11 @@ pub(super) fn milliseconds(ns: u64) -> f64 {
     us / 1000.0
 }
 
+/// The same of a number of milliseconds that was computed.
+pub(super) fn rounded(ms: f64) -> f64 {
+    (ms * 1000.0).round() / 1000.0
+}
+
 /// Milliseconds with the digits that mean something, without the unit.
 pub(super) fn ms_text(ms: f64) -> String {
     match ms {

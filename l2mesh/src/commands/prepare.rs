@@ -2,14 +2,23 @@
 //! `CAP_BPF`, `CAP_NET_ADMIN` and `CAP_PERFMON`, and nothing else.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Permissions},
+    os::unix::fs::{PermissionsExt as _, chown},
     path::Path,
 };
 
 use anyhow::Context as _;
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, setns},
+    unistd::Group,
+};
 
-use crate::{dataplane::pins::mount_bpffs, service, underlay::complaints};
+use crate::{
+    agent::control::server::GROUP,
+    dataplane::pins::{SOCKETS, mount_bpffs},
+    service,
+    underlay::complaints,
+};
 
 /// The mount namespace of process 1, from which all services get theirs. This one has a copy, where nobody would see a mount.
 const ALL_SERVICES: &str = "/proc/1/ns/mnt";
@@ -26,6 +35,13 @@ pub(crate) fn run(pin_root: &Path) -> anyhow::Result<()> {
     }
     // Where the agent may write has to be there before its sandbox is made.
     fs::create_dir_all(pin_root).with_context(|| format!("cannot make {}", pin_root.display()))?;
+    // What is made there belongs to this group by itself: the agent may not give its socket away.
+    fs::create_dir_all(SOCKETS).with_context(|| format!("cannot make {SOCKETS}"))?;
+    if let Some(group) = Group::from_name(GROUP).ok().flatten() {
+        chown(SOCKETS, None, Some(group.gid.as_raw()))
+            .and_then(|()| fs::set_permissions(SOCKETS, Permissions::from_mode(0o2755)))
+            .with_context(|| format!("cannot give {SOCKETS} to the group {GROUP}"))?;
+    }
     match complaints::sockets() {
         Ok(sockets) => service::keep(&sockets),
         Err(errno) => {

@@ -91,8 +91,8 @@ mod tests {
     }
 
     fn over(mtu: u32, nodes: &[&str], networks: &[&str], rest: &str) -> Fingerprint {
-        let nodes: String = nodes.iter().map(|text| format!("[[node]]\n{text}\n")).collect();
-        let networks: String = networks.iter().map(|text| format!("[[network]]\n{text}\n")).collect();
+        let nodes: String = nodes.iter().flat_map(|text| ["[[node]]\n", text, "\n"]).collect();
+        let networks: String = networks.iter().flat_map(|text| ["[[network]]\n", text, "\n"]).collect();
         Mesh::from_toml(&format!("{rest}\n{nodes}{networks}"), "mesh.toml").expect("a valid file").fingerprint(mtu)
     }
 

@@ -260,6 +260,12 @@ fn write_fdb(tables: &mut Tables, view: &View, others: &HashSet<PeerId>) -> anyh
             remove(&mut tables.fdb, &key)?;
         }
     }
+    let vnis: HashSet<u32> = view.networks.iter().map(|network| network.vni).collect();
+    for key in tables.stays.keys().collect::<Result<Vec<_>, _>>()? {
+        if !vnis.contains(&key.vni) {
+            remove(&mut tables.stays, &key)?;
+        }
+    }
     count_macs(tables)
 }
 

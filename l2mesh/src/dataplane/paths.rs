@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use l2mesh_common::{
-    path::{Answered, DIRECT, MAX_PATHS, Paths, order},
+    path::{Answered, DIRECT, MAX_PATHS, Paths, order, unanswered},
     tables::{Change, PEER_SLOTS, PathNote, PathRx, PathTx, PeerId, path_slot},
     wire::Fingerprint,
 };
@@ -64,11 +64,16 @@ impl Paths for Snapshot {
     }
 }
 
-/// What a peer's configuration says, as it answered last on the first of its paths that has answered at all.
+/// What a peer's configuration says: as it answered last on the first of its paths that is answered, else on any.
 pub(crate) fn far_fingerprint(tables: &Tables, peer: PeerId) -> Fingerprint {
-    let mut said =
-        (0..MAX_PATHS).map(|path| Fingerprint::from_bits(tables.path_rx.get(path_slot(peer, path)).fingerprint));
-    said.find(|fingerprint| !fingerprint.is_unknown()).unwrap_or(Fingerprint::UNKNOWN)
+    let said = |path| Fingerprint::from_bits(tables.fingerprints.get(path_slot(peer, path)));
+    let is_answered = |path: &usize| {
+        let slot = path_slot(peer, *path);
+        let (rx, tx) = (tables.path_rx.get(slot), tables.path_tx.get(slot));
+        unanswered(&tx, Answered::from_bits(rx.answered)) < tx.limit
+    };
+    let answered = (0..MAX_PATHS).filter(is_answered).map(said);
+    answered.chain((0..MAX_PATHS).map(said)).find(|it| !it.is_unknown()).unwrap_or(Fingerprint::UNKNOWN)
 }
 
 /// Makes a path begin: what was known of it is forgotten. Whoever reads meanwhile finds one that does not exist.
@@ -151,6 +156,7 @@ impl Writer<'_> {
         } else {
             let tx = PathTx { order, ..fresh(probe, 0)? };
             self.tables.path_notes.set(direct, &PathNote::default());
+            self.tables.fingerprints.set(direct, &0);
             begin(&self.tables.path_tx, &self.tables.path_rx, direct, &tx, probe.recover);
         }
         Ok(())
@@ -159,6 +165,7 @@ impl Writer<'_> {
     fn clear(&self, slot: u32) {
         self.tables.path_tx.set(slot, &PathTx::default());
         self.tables.path_rx.set(slot, &PathRx::default());
+        self.tables.fingerprints.set(slot, &0);
         self.tables.path_notes.set(slot, &PathNote::default());
     }
 }

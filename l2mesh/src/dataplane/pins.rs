@@ -11,6 +11,7 @@ use std::{
 use super::{
     hooks,
     object::{self, Tc},
+    sockets,
 };
 use anyhow::{Context as _, bail};
 use aya::maps::{Array, Map, MapData};
@@ -27,8 +28,6 @@ const BESIDE: &str = "next-";
 const FIRST: &str = "init";
 /// Where pins are unless `--pin-dir` says otherwise.
 pub(crate) const OWN_ROOT: &str = "/sys/fs/bpf/l2mesh";
-/// Where the sockets of agents are.
-pub(crate) const SOCKETS: &str = "/run/l2mesh";
 
 /// The underlay interface to which pins belong, in its namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -140,7 +139,7 @@ impl PinDir {
     /// The agent's socket: `/run/l2mesh/<netns>/<ifindex>-<interface>.sock`.
     pub(crate) fn socket(&self) -> PathBuf {
         let namespace = self.path.parent().map(name).unwrap_or_default();
-        Path::new(SOCKETS).join(namespace).join(format!("{}.sock", name(&self.path)))
+        Path::new(sockets::SOCKETS).join(namespace).join(format!("{}.sock", name(&self.path)))
     }
 
     /// The pin of a map, program or link.
@@ -236,7 +235,7 @@ impl PinDir {
     /// nothing reaches the host by mistake: XDP before TC (with XDP and no TC, inner frames would enter the host's stack).
     pub(crate) fn remove(&self) -> anyhow::Result<()> {
         // Of an agent that was killed.
-        remove_socket(&self.socket());
+        sockets::remove_socket(&self.socket());
         let mut pins = entries(&self.path)?;
         pins.sort_by_key(|path| {
             let name = name(path);
@@ -299,39 +298,7 @@ fn escape(interface: &str) -> String {
     escaped
 }
 
-/// What [`escape`] has made of a name.
-pub(crate) fn unescape(escaped: &str) -> String {
-    let mut octets = Vec::new();
-    let mut rest = escaped.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let code = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        let code = code.filter(|_| first == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        octets.push(code.unwrap_or(first));
-        rest = if code.is_some() { &after[2..] } else { after };
-    }
-    String::from_utf8_lossy(&octets).into_owned()
-}
-
-/// Where the sockets of the agents of the calling thread's namespace are.
-pub(crate) fn sockets_dir() -> anyhow::Result<PathBuf> {
-    namespace_dir(Path::new(SOCKETS))
-}
-
-/// Removes a socket, and its directories if they are empty then.
-pub(crate) fn remove_socket(path: &Path) {
-    if let Err(error) = fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        log::debug!("cannot remove {}: {error}", path.display());
-    }
-    for above in path.ancestors().skip(1).take(2) {
-        if fs::remove_dir(above).is_err() {
-            break;
-        }
-    }
-}
-
-fn namespace_dir(root: &Path) -> anyhow::Result<PathBuf> {
+pub(super) fn namespace_dir(root: &Path) -> anyhow::Result<PathBuf> {
     // What belongs to the machine stands only in the first network namespace (`net_core_table` in net/core/sysctl_net_core.c).
     // To compare with that of process 1 is not for everybody: it takes all capabilities that process has.
     const MACHINE: &str = "/proc/sys/net/core/netdev_max_backlog";
@@ -406,7 +373,7 @@ mod tests {
     fn names_that_bpffs_refuses() {
         for (name, expected) in [("eth0", "eth0"), ("eth0.100", "eth0%2E100"), ("a%b", "a%25b"), ("ü", "%C3%BC")] {
             assert_eq!(escape(name), expected);
-            assert_eq!(unescape(expected), name);
+            assert_eq!(sockets::unescape(expected), name);
         }
     }
 }

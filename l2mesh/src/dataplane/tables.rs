@@ -21,7 +21,7 @@ use l2mesh_common::{
 use super::{mapped::Mapped, pins::PinDir};
 
 /// Every map, in the order of the table in `l2mesh_common::tables`.
-pub(crate) const MAPS: [&str; 25] = [
+pub(crate) const MAPS: [&str; 26] = [
     "META",
     "SETTINGS",
     "NETWORKS",
@@ -41,6 +41,7 @@ pub(crate) const MAPS: [&str; 25] = [
     "CALLS",
     "PATH_TX",
     "PATH_RX",
+    "FINGERPRINTS",
     "PATH_NOTES",
     "HISTORY",
     "NODES",
@@ -70,6 +71,7 @@ pub(crate) struct Tables {
     pub(crate) calls: ProgramArray<MapData>,
     pub(crate) path_tx: Mapped<PathTx>,
     pub(crate) path_rx: Mapped<PathRx>,
+    pub(crate) fingerprints: Mapped<u64>,
     pub(crate) path_notes: Mapped<PathNote>,
     pub(crate) history: Mapped<Change>,
     pub(crate) nodes: HashMap<MapData, u32, PeerId>,
@@ -99,6 +101,7 @@ impl Tables {
             calls: open(pins, "CALLS")?,
             path_tx: Mapped::open(&pins.pin("PATH_TX"))?,
             path_rx: Mapped::open(&pins.pin("PATH_RX"))?,
+            fingerprints: Mapped::open(&pins.pin("FINGERPRINTS"))?,
             path_notes: Mapped::open(&pins.pin("PATH_NOTES"))?,
             history: Mapped::open(&pins.pin("HISTORY"))?,
             nodes: open(pins, "NODES")?,

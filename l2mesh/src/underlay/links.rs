@@ -19,6 +19,7 @@ use super::{Error, Netlink};
 const IFLA_ALT_IFNAME: u16 = 53;
 
 /// A network device.
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own in the kernel")]
 #[expect(clippy::struct_field_names, reason = "link-netnsid is what the field is called")]
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Link {

@@ -32,7 +32,7 @@ const PORT_UNREACHABLE_V6: u8 = 4;
 /// A mesh's data may be longer; its probes, without padding, are not.
 const SHORT: u32 = 200;
 /// Octets of a packet that are looked at.
-const ROOM: usize = 128;
+const ROOM: u32 = 128;
 /// Of the receive buffer.
 const BUFFER: libc::c_int = 4 << 20;
 
@@ -49,10 +49,12 @@ pub(crate) enum Heard {
     Refused { from: IpAddr, port: u16 },
 }
 
-/// A packet socket on all interfaces of the calling thread's namespace.
+/// A packet socket on all interfaces of the calling thread's namespace. What is not ICMP counts on one of them only: inside a
+/// network there may be ARP and VXLAN too.
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: OwnedFd,
+    ifindex: u32,
 }
 
 impl Listener {
@@ -60,19 +62,19 @@ impl Listener {
     ///
     /// # Errors
     /// The kernel gives no such socket.
-    pub(crate) fn for_control() -> Result<Self, Error> {
-        Self::open(&control_filter())
+    pub(crate) fn for_control(ifindex: u32) -> Result<Self, Error> {
+        Self::open(ifindex, &control_filter())
     }
 
     /// Listens for short UDP datagrams to this port.
     ///
     /// # Errors
     /// The kernel gives no such socket.
-    pub(crate) fn for_udp(port: u16) -> Result<Self, Error> {
-        Self::open(&udp_filter(port))
+    pub(crate) fn for_udp(ifindex: u32, port: u16) -> Result<Self, Error> {
+        Self::open(ifindex, &udp_filter(port))
     }
 
-    fn open(filter: &[libc::sock_filter]) -> Result<Self, Error> {
+    fn open(ifindex: u32, filter: &[libc::sock_filter]) -> Result<Self, Error> {
         let fault = |errno| Error::new("listen on the interfaces", errno);
         // Protocol 0 hears nothing until the filter is there.
         // SAFETY: numbers only.
@@ -90,13 +92,13 @@ impl Listener {
         // SAFETY: the address lives until here and is as long as said.
         let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length_of(&address)) };
         Errno::result(bound).map_err(fault)?;
-        Ok(Self { socket })
+        Ok(Self { socket, ifindex })
     }
 
     /// All that arrived since the last time.
     pub(crate) fn drain(&self) -> Vec<Heard> {
         let mut all = Vec::new();
-        let mut room = [0_u8; ROOM];
+        let mut room = [0_u8; ROOM as usize];
         loop {
             // SAFETY: numbers only.
             let mut from: libc::sockaddr_ll = unsafe { MaybeUninit::zeroed().assume_init() };
@@ -114,8 +116,10 @@ impl Listener {
             };
             let Ok(octets) = usize::try_from(received) else { return all };
             let packet = room.get(..octets).unwrap_or_default();
+            let is_here = from.sll_ifindex == self.ifindex.cast_signed();
+            let counts = |heard: &Heard| is_here || matches!(heard, Heard::Echo { .. } | Heard::Refused { .. });
             if from.sll_pkttype != PACKET_OUTGOING {
-                all.extend(parse(u16::from_be(from.sll_protocol), packet));
+                all.extend(parse(u16::from_be(from.sll_protocol), packet).filter(counts));
             }
         }
     }
@@ -173,7 +177,7 @@ pub(crate) fn ask_echo(source: Option<IpAddr>, target: IpAddr, sequence: u16) ->
     Ok(())
 }
 
-/// A question of eight octets and some data. The kernel fills the checksum of ICMPv6 in.
+/// A question of eight octets and some data. The kernel fills that of `ICMPv6` in.
 fn echo(target: IpAddr, sequence: u16) -> Vec<u8> {
     let kind = if target.is_ipv4() { ECHO } else { ECHO_V6 };
     let mut packet = vec![kind, 0, 0, 0, b'l', b'2'];
@@ -280,7 +284,7 @@ const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
     libc::sock_filter { code, jt, jf, k }
 }
 
-/// ARP, ICMP, ICMPv6.
+/// ARP, ICMP, `ICMPv6`.
 fn control_filter() -> [libc::sock_filter; 10] {
     [
         op(LOAD_WORD, PROTOCOL),
@@ -292,7 +296,7 @@ fn control_filter() -> [libc::sock_filter; 10] {
         op(LOAD_OCTET, 6),
         jump(IF_EQUAL, 58, 1, 0),
         op(RETURN, 0),
-        op(RETURN, ROOM as u32),
+        op(RETURN, ROOM),
     ]
 }
 
@@ -314,7 +318,7 @@ fn udp_filter(port: u16) -> [libc::sock_filter; 16] {
         op(LOAD_HALF, 42),
         jump(IF_EQUAL, port.into(), 1, 0),
         op(RETURN, 0),
-        op(RETURN, ROOM as u32),
+        op(RETURN, ROOM),
     ]
 }
 
@@ -346,7 +350,7 @@ mod tests {
         let long = [0; 300];
         a.block_on(async || {
             let (control, udp) =
-                (Listener::for_control().expect("a socket"), Listener::for_udp(4789).expect("a socket"));
+                (Listener::for_control(va).expect("a socket"), Listener::for_udp(va, 4789).expect("a socket"));
             for (target, answer) in
                 [("10.9.0.2", Heard::Echo { from: ip("10.9.0.2") }), ("fd99::2", Heard::Echo { from: ip("fd99::2") })]
             {

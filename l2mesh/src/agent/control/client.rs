@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, bail};
 
 use super::request::{Reply, Request};
-use crate::dataplane::pins::{self, SOCKETS};
+use crate::dataplane::sockets::{SOCKETS, sockets_dir, unescape};
 
 /// How long an answer may take: a mesh of thousands of networks, and a resolver that does not answer.
 const PATIENCE: Duration = Duration::from_mins(3);
@@ -91,7 +91,7 @@ impl Client {
 /// The interface of an agent and its socket.
 fn find(interface: Option<&str>) -> anyhow::Result<(String, PathBuf)> {
     let mut found = Vec::new();
-    let directory = pins::sockets_dir()?;
+    let directory = sockets_dir()?;
     match fs::read_dir(&directory) {
         Ok(entries) => {
             for path in entries
@@ -101,7 +101,7 @@ fn find(interface: Option<&str>) -> anyhow::Result<(String, PathBuf)> {
             {
                 let stem = path.file_stem().unwrap_or_default().to_string_lossy();
                 if let Some((_, escaped)) = stem.split_once('-') {
-                    found.push((pins::unescape(escaped), path.clone()));
+                    found.push((unescape(escaped), path.clone()));
                 }
             }
         }

@@ -28,10 +28,10 @@ use super::{
     peer_groups::peer_groups,
     request::{Reply, Request},
 };
-use crate::dataplane::pins::remove_socket;
+use crate::dataplane::sockets::remove_socket;
 
 /// Who is in this group may ask too, where there is one.
-const GROUP: &str = "l2mesh";
+pub(crate) const GROUP: &str = "l2mesh";
 /// Connections at a time.
 const CONNECTIONS: usize = 32;
 /// The longest request, octets.

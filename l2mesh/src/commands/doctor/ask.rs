@@ -60,7 +60,7 @@ pub(super) struct Answer {
 /// The kernel gives no sockets, or all places for pings are taken.
 pub(super) async fn everybody(scene: &Scene, on_link: &BTreeSet<Ipv4Addr>) -> anyhow::Result<Answers> {
     let begin = Instant::now();
-    let (control, udp) = (Listener::for_control()?, Listener::for_udp(scene.port)?);
+    let (control, udp) = (Listener::for_control(scene.link.index)?, Listener::for_udp(scene.link.index, scene.port)?);
     let before = requests(scene);
     let own: BTreeSet<Ipv4Addr> = scene.addresses.iter().filter_map(|it| v4(*it)).collect();
     ask(scene, &own, on_link);

@@ -146,7 +146,10 @@ pub(super) fn losses(facts: &Facts) -> Vec<Finding> {
             format!("`ip -s -s link show {interface}` and `ethtool -S {interface}` say more: rings too short, a processor that is busy, frames that nobody wants"),
         ));
     }
-    for (verdict, count, meaning) in drops.iter().filter(|(_, count, _)| *count >= FEW) {
+    // What becomes of probes is for the checks of peers to tell.
+    for (verdict, count, meaning) in
+        drops.iter().filter(|(verdict, count, _)| *count >= FEW && !verdict.starts_with("probe-"))
+    {
         findings.push(Finding::warning(
             CHECK,
             format!("our programs dropped {count} frames in {seconds:.1} s as {verdict}: {meaning}"),

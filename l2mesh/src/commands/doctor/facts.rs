@@ -21,6 +21,7 @@ pub(super) struct Facts {
 }
 
 /// Kernel and agent.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct HostFacts {
     /// Why the kernel takes no programs at tcx, if it does not.
@@ -43,6 +44,7 @@ pub(super) struct HostFacts {
 }
 
 /// The underlay interface.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct CardFacts {
     pub(super) name: String,
@@ -101,6 +103,7 @@ pub(super) struct NetworkFacts {
 }
 
 /// Another node.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct PeerFacts {
     pub(super) name: String,
@@ -116,8 +119,7 @@ pub(super) struct PeerFacts {
     pub(super) probe: Probed,
     /// Something of the mesh arrives from it, directly.
     pub(super) hears: bool,
-    /// What its configuration says: `None` if it has not said.
-    pub(super) configuration: Option<Option<Difference>>,
+    pub(super) configuration: Configuration,
     pub(super) long: Long,
 }
 
@@ -132,6 +134,15 @@ pub(super) enum Probed {
     /// Nobody holds the port there.
     Refused,
     Unsent(String),
+}
+
+/// What the far end's configuration says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Configuration {
+    /// It has not said.
+    Unknown,
+    Same,
+    Other(Difference),
 }
 
 /// What became of probes as long as frames may be.
@@ -168,7 +179,7 @@ pub(super) fn healthy() -> Facts {
         pings: true,
         probe: Probed::Answered(Some(0.2)),
         hears: true,
-        configuration: Some(None),
+        configuration: Configuration::Same,
         long: Long::Answered(1450),
     };
     Facts {

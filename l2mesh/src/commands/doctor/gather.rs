@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     ask::{Answer, Answers, everybody},
-    facts::{CardFacts, Facts, HostFacts, NetworkFacts, PeerFacts, PortFacts},
+    facts::{CardFacts, Configuration, Facts, HostFacts, NetworkFacts, PeerFacts, PortFacts},
     rules,
     scene::{Peer, Scene, overhead},
 };
@@ -267,7 +267,11 @@ fn peers(scene: &Scene, ways: Vec<Way>, answers: &Answers) -> Vec<PeerFacts> {
             pings,
             probe,
             hears,
-            configuration: is_known.then(|| scene.own.difference(fingerprint)),
+            configuration: match scene.own.difference(fingerprint) {
+                Some(difference) => Configuration::Other(difference),
+                None if is_known => Configuration::Same,
+                None => Configuration::Unknown,
+            },
             long,
         }
     });

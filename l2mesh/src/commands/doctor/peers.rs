@@ -1,9 +1,9 @@
 //! Checks of the other nodes: the way there, and what comes back.
 
-use l2mesh_common::wire::Difference;
+use l2mesh_common::{verdict::Verdict, wire::Difference};
 
 use super::{
-    facts::{Facts, Long, PeerFacts, Probed},
+    facts::{Configuration, Facts, Long, PeerFacts, Probed},
     finding::Finding,
 };
 
@@ -119,7 +119,8 @@ pub(super) fn configuration(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "configuration";
     let differing = facts.peers.iter().filter_map(|peer| {
         let name = &peer.name;
-        Some(match peer.configuration?? {
+        let Configuration::Other(difference) = peer.configuration else { return None };
+        Some(match difference {
             Difference::Mesh => Finding::fault(
                 CHECK,
                 format!("{name} has another configuration than this host: nodes, networks or the port differ"),
@@ -132,8 +133,8 @@ pub(super) fn configuration(facts: &Facts) -> Vec<Finding> {
             ),
         })
     });
-    let same = facts.peers.iter().filter(|peer| peer.configuration == Some(None));
-    let silent = facts.peers.iter().filter(|peer| peer.configuration.is_none()).count();
+    let same = facts.peers.iter().filter(|peer| peer.configuration == Configuration::Same);
+    let silent = facts.peers.iter().filter(|peer| peer.configuration == Configuration::Unknown).count();
     let well = match (same.clone().count(), silent) {
         (0, _) => "no peer has said what its configuration is (flags, another version, or not reached)".to_owned(),
         (_, 0) => format!("the same here and at {}", names(same)),
@@ -224,5 +225,16 @@ pub(super) fn strangers(facts: &Facts) -> Vec<Finding> {
             )
         }
     });
-    all_or_each(CHECK, strange.take(10).collect(), format!("only nodes send to UDP port {port}"))
+    let mut strange: Vec<Finding> = strange.take(10).collect();
+    let unheard = facts.card.drops.iter().find(|(verdict, ..)| *verdict == Verdict::ProbeStranger.label());
+    // In mode xdp they are dropped before anybody can hear them.
+    if let Some((_, count, _)) = unheard.filter(|_| strange.is_empty()) {
+        strange.push(Finding::fault(
+            CHECK,
+            format!("{count} probes came to UDP port {port} from addresses of no node"),
+            "two hosts run as one node (--node), or NAT changes a node's address (`from`), or its file has another address than ours; \
+             a capture in front of this host shows the address",
+        ));
+    }
+    all_or_each(CHECK, strange, format!("only nodes send to UDP port {port}"))
 }

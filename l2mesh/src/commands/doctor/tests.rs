@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use l2mesh_common::wire::{Difference, MacAddr};
 
 use super::{
-    facts::{Facts, Long, Probed, healthy},
+    facts::{Configuration, Facts, Long, Probed, healthy},
     finding::{Finding, Level},
     judge,
 };
@@ -185,15 +185,15 @@ fn peers() {
     assert_says(probed(Probed::Unsent("EPERM".into()), true, true), Fault, &["cannot be sent: EPERM", "(OUTPUT)"]);
     let plain = |pings| {
         move |it: &mut Facts| {
-            (it.peers[0].is_probed, it.peers[0].probe, it.peers[0].pings) = (false, Probed::Silence, pings)
+            (it.peers[0].is_probed, it.peers[0].probe, it.peers[0].pings) = (false, Probed::Silence, pings);
         }
     };
     assert_eq!(wrong(plain(true)), []);
     assert_says(plain(false), Warning, &["answers no pings, and it is not probed"]);
-    let other = |difference| move |it: &mut Facts| it.peers[0].configuration = Some(Some(difference));
+    let other = |difference| move |it: &mut Facts| it.peers[0].configuration = Configuration::Other(difference);
     assert_says(other(Difference::Mesh), Fault, &["configuration: b has another configuration", "the same file"]);
     assert_says(other(Difference::Mtu), Fault, &["another MTU at b", "write `mtu"]);
-    assert_eq!(wrong(|it| it.peers[0].configuration = None), []);
+    assert_eq!(wrong(|it| it.peers[0].configuration = Configuration::Unknown), []);
     let long = |long| move |it: &mut Facts| it.peers[0].long = long;
     assert_says(
         long(Long::Lost(1450, Some(1350))),
@@ -226,7 +226,9 @@ fn addresses() {
         &["two hosts claim 192.0.2.11 (b): 02:00:00:00:00:01 and 02:00:00:00:00:02"],
     );
     assert_eq!(wrong(claimed(other, &macs[..1])), []);
-    let stranger = |probes| move |it: &mut Facts| drop(it.wire.strangers.insert(IpAddr::from([192, 0, 2, 12]), probes));
+    let stranger = |probes| move |it: &mut Facts| it.wire.strangers.extend([(IpAddr::from([192, 0, 2, 12]), probes)]);
     assert_says(stranger(true), Level::Fault, &["192.0.2.12 sends probes", "two hosts run as one node"]);
     assert_says(stranger(false), Level::Warning, &["192.0.2.12 sends to UDP port 4789"]);
+    let unheard = |it: &mut Facts| it.card.drops = vec![("probe-stranger", 12, "why")];
+    assert_says(unheard, Level::Fault, &["strangers: 12 probes came to UDP port 4789 from addresses of no node"]);
 }

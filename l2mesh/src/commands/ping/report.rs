@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::Serialize;
 
-use super::super::clock::{milliseconds, ms_text};
+use super::super::clock::{milliseconds, ms_text, rounded};
 use crate::config::show_duration;
 
 /// What became of a probe.
@@ -87,7 +87,7 @@ impl Report {
         let (sent, answered) = (self.probes.iter().filter(|probe| probe.error.is_none()).count(), rtts.len());
         #[expect(clippy::cast_precision_loss, reason = "nobody sends 2^52 probes")]
         let loss = (sent > 0).then(|| (sent - answered) as f64 / sent as f64);
-        let spread = |min, max| Spread { min, median: median(&rtts), max };
+        let spread = |min, max| Spread { min, median: rounded(median(&rtts)), max };
         let rtt_ms = rtts.first().zip(rtts.last()).map(|(&min, &max)| spread(min, max));
         Summary { report: self, sent, answered, loss, rtt_ms }
     }
@@ -162,7 +162,7 @@ mod tests {
         assert!(!summary.is_silence() && summary.why_none_was_sent().is_none());
         let json = serde_json::to_value(&summary).expect("JSON");
         assert_eq!((&json["node"], &json["sent"], &json["answered"]), (&"ovh".into(), &3.into(), &2.into()));
-        assert_eq!(json["rtt_ms"]["min"], 0.214);
+        assert_eq!((&json["rtt_ms"]["min"], &json["rtt_ms"]["max"]), (&0.214.into(), &12.346.into()));
         assert_eq!(
             json["probes"][2],
             serde_json::json!({ "seq": 3, "path": "via hetzner", "rtt_ms": null, "error": null })

@@ -27,6 +27,7 @@ pub(super) struct Slot {
     nonce: u64,
     tx: Mapped<PathTx>,
     rx: Mapped<PathRx>,
+    fingerprints: Mapped<u64>,
     _held: UnixDatagram,
 }
 
@@ -41,7 +42,8 @@ impl Slot {
             match UnixDatagram::bind_addr(&address.context("cannot name the socket of a ping")?) {
                 Ok(held) => {
                     let (tx, rx) = (tables.path_tx.clone(), tables.path_rx.clone());
-                    return Ok(Self { number, nonce: random()?, tx, rx, _held: held });
+                    let fingerprints = tables.fingerprints.clone();
+                    return Ok(Self { number, nonce: random()?, tx, rx, fingerprints, _held: held });
                 }
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
                 Err(error) => return Err(error).context("cannot make the socket of a ping"),
@@ -107,7 +109,7 @@ impl Slot {
 impl Slot {
     /// What the far end's configuration says, as it stood in the latest answer.
     pub(super) fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::from_bits(self.rx.get(self.place()).fingerprint)
+        Fingerprint::from_bits(self.fingerprints.get(self.place()))
     }
 }
 
