@@ -15,7 +15,7 @@ use nix::{
 
 use crate::{
     agent::control::server::GROUP,
-    dataplane::pins::{SOCKETS, mount_bpffs},
+    dataplane::{pins::mount_bpffs, sockets::SOCKETS},
     service,
     underlay::complaints,
 };
