@@ -125,13 +125,11 @@ fn peer(tables: &Tables, wanted: &str) -> anyhow::Result<PeerId> {
     peers.dedup();
     let named = peers.iter().find(|(_, name)| name == wanted).map(|&(id, _)| id);
     let at = || vteps.iter().find(|(vtep, _)| Some(vtep.ip()) == address).map(|&(_, id)| id);
-    match named.or_else(at) {
-        Some(id) => Ok(id),
-        None => {
-            let names: Vec<&str> = peers.iter().map(|(_, name)| &**name).collect();
-            bail!("no peer is called {wanted:?}: there are {}", names.join(", "))
-        }
+    if let Some(id) = named.or_else(at) {
+        return Ok(id);
     }
+    let names: Vec<&str> = peers.iter().map(|(_, name)| &**name).collect();
+    bail!("no peer is called {wanted:?}: there are {}", names.join(", "))
 }
 
 /// What peers are called. A configuration may change meanwhile, and with it a name.

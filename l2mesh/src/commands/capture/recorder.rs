@@ -1,4 +1,4 @@
-//! Switches the recording on, fetches what was recorded, and switches it off. It ends by itself within [`LEASE`] if this process
+//! Switches the recording on, fetches what was recorded, and switches it off. It ends by itself within [`LEASE_NS`] if this process
 //! does not go on asking for it, and nothing is recorded from the moment on in which the process ends: the kernel takes its
 //! buffers out of the map (`perf_event_fd_array_release`).
 
@@ -28,7 +28,7 @@ use super::{super::output::Attached, frame::Recorded};
 use crate::dataplane::{mapped::Mapped, pins::PinDir};
 
 /// For so long is it asked for, and so often anew.
-const LEASE: Duration = Duration::from_secs(2);
+const LEASE_NS: u64 = 2_000_000_000;
 pub(super) const RENEW: Duration = Duration::from_millis(500);
 
 /// Room for what all processors record between two fetches, octets.
@@ -91,7 +91,6 @@ impl Recorder {
     }
 
     fn ask(&self, now: u64) {
-        const LEASE_NS: u64 = LEASE.as_nanos() as u64;
         // The time first: a program that finds it over switches it off.
         self.shared.word(0, offset_of!(CaptureFilter, until_ns)).store(now + LEASE_NS, Ordering::Release);
         self.shared.word(0, offset_of!(CaptureFilter, points)).store(self.filter.points, Ordering::Release);
