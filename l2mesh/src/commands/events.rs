@@ -9,7 +9,10 @@ use super::{output::attached, status::changes};
 use crate::{
     agent::{
         chronicle::{Happened, Told},
-        control::{client::Client, request::Request},
+        control::{
+            client::Client,
+            request::{Reply, Request},
+        },
     },
     cli::EventsArgs,
 };
@@ -48,7 +51,7 @@ pub(crate) fn run(args: &EventsArgs, pin_root: &Path) -> anyhow::Result<()> {
 pub(super) fn remembered(pin_root: &Path, interface: Option<&str>) -> anyhow::Result<Vec<Happened>> {
     let attached = attached(pin_root, interface)?;
     let name = |peer| attached.tables.label(LabelKey::peer(peer));
-    Ok(changes(&attached.tables, &name).iter().rev().map(|change| change.as_event()).collect())
+    Ok(changes(&attached.tables, &name).iter().rev().map(super::status::ChangeRow::as_event).collect())
 }
 
 fn print(out: &mut impl Write, event: &Happened, json: bool) -> anyhow::Result<()> {
@@ -74,13 +77,9 @@ impl Events {
     pub(super) fn ask(mut client: Client, follow: bool) -> anyhow::Result<Self> {
         client.say(&Request::Events { follow })?;
         let Some(line) = client.line()? else { bail!("the agent hung up: see its log") };
-        let told: Told = match serde_json::from_str(&line) {
-            Ok(told) => told,
-            Err(_) => {
-                let reply: crate::agent::control::request::Reply =
-                    serde_json::from_str(&line).with_context(|| format!("the agent says {line:?}"))?;
-                bail!(reply.error.unwrap_or_else(|| "the agent refuses and does not say why".to_owned()))
-            }
+        let Ok(told) = serde_json::from_str::<Told>(&line) else {
+            let reply: Reply = serde_json::from_str(&line).with_context(|| format!("the agent says {line:?}"))?;
+            bail!(reply.error.unwrap_or_else(|| "the agent refuses and does not say why".to_owned()))
         };
         client.be_patient()?;
         Ok(Self { client, kept: told.events })

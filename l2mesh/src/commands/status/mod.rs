@@ -11,9 +11,9 @@ use l2mesh_common::{
 };
 use serde::Serialize;
 
-pub(super) use self::changes::changes;
+pub(super) use self::changes::{ChangeRow, changes};
 use self::{
-    changes::{ChangeRow, changes_table},
+    changes::changes_table,
     peers::{PeerStatus, SAME, peers_text},
 };
 use super::{

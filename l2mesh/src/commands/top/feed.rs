@@ -1,7 +1,7 @@
 //! Events as they come, from the agent; of an agent that ends and starts again too.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::mpsc::{Receiver, Sender, channel},
     thread,
     time::Duration,
@@ -32,25 +32,23 @@ pub(super) fn listen(pin_root: &Path, interface: &str) -> Receiver<News> {
     news
 }
 
-fn follow(pin_root: &PathBuf, interface: &str, news: &Sender<News>) {
+fn follow(pin_root: &Path, interface: &str, news: &Sender<News>) {
     loop {
-        let outcome = match Client::connect(Some(interface)).and_then(|client| Events::ask(client, true)) {
-            Ok(mut events) => {
-                let all = News::All { events: events.kept(), from_agent: true };
-                if news.send(all).is_err() {
+        let asked = Client::connect(Some(interface)).and_then(|client| Events::ask(client, true));
+        let outcome = if let Ok(mut events) = asked {
+            let all = News::All { events: events.kept(), from_agent: true };
+            if news.send(all).is_err() {
+                return;
+            }
+            while let Ok(Some(event)) = events.next() {
+                if news.send(News::One(event)).is_err() {
                     return;
                 }
-                while let Ok(Some(event)) = events.next() {
-                    if news.send(News::One(event)).is_err() {
-                        return;
-                    }
-                }
-                Ok(())
             }
-            Err(_) => {
-                let events = remembered(pin_root, Some(interface)).unwrap_or_default();
-                news.send(News::All { events, from_agent: false })
-            }
+            Ok(())
+        } else {
+            let events = remembered(pin_root, Some(interface)).unwrap_or_default();
+            news.send(News::All { events, from_agent: false })
         };
         if outcome.is_err() {
             return;

@@ -216,7 +216,7 @@ impl Screen {
     }
 
     fn line(&self, parts: &[(&str, Tone)]) -> Line<'static> {
-        Line::from_iter(parts.iter().map(|(text, tone)| Span::styled((*text).to_owned(), self.theme.style(*tone))))
+        parts.iter().map(|(text, tone)| Span::styled((*text).to_owned(), self.theme.style(*tone))).collect()
     }
 }
 

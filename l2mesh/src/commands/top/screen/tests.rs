@@ -136,7 +136,7 @@ fn any_size() {
                 let mut screen = screen(peers);
                 assert_eq!(screen.key(KeyCode::Char(focus).into()), Next::On);
                 let lines = shown(&mut screen, width, height);
-                assert!(lines[0].starts_with(&"l2mesh top"[..10.min(usize::from(width))].trim_end()), "{lines:?}");
+                assert!(lines[0].starts_with("l2mesh top"[..10.min(usize::from(width))].trim_end()), "{lines:?}");
             }
         }
     }
