@@ -16,7 +16,7 @@ const KEPT: usize = 512;
 /// What an event is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Subject {
-    kind: &'static str,
+    pub(super) kind: &'static str,
     peer: Option<PeerId>,
     vni: Option<u32>,
     mac: Option<MacAddr>,

@@ -16,6 +16,9 @@ use super::{
     journal::{Journal, Line, Topic},
 };
 
+/// Kinds of events about the path that frames take: one is true at a time.
+pub(super) const PATH_KINDS: [&str; 3] = ["path-direct", "path-relayed", "path-none"];
+
 /// Storms whose end is told; of more at a time only the beginning.
 const STORMS: usize = 256;
 
@@ -40,13 +43,16 @@ struct Storm {
 impl Agent {
     /// Something happened to a path: that is told at once.
     pub(super) fn note_path(&mut self, topic: Topic, text: String, now_ns: u64) {
+        self.news.journal.overtake(&topic, &PATH_KINDS);
         self.news.journal.note(topic, Some(topic.peer), text, 1);
         self.say_lines(now_ns);
     }
 
     fn say_lines(&mut self, now_ns: u64) {
         for Line { about, text } in self.news.journal.lines(now_ns) {
-            self.say(Level::Warn, about, text);
+            // That one is good news.
+            let level = if about.kind == PATH_KINDS[0] { Level::Info } else { Level::Warn };
+            self.say(level, about, text);
         }
     }
 

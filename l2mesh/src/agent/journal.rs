@@ -64,6 +64,15 @@ impl Journal {
         state.times += times;
     }
 
+    /// What waits to be told about this peer under other kinds is not true any more: told late, it would stand behind what came after it.
+    pub(super) fn overtake(&mut self, topic: &Topic, kinds: &[&str]) {
+        for (other, state) in &mut self.topics {
+            if other.peer == topic.peer && other.kind != topic.kind && kinds.contains(&other.kind) {
+                state.times = 0;
+            }
+        }
+    }
+
     /// What is to be logged now.
     pub(super) fn lines(&mut self, now_ns: u64) -> Vec<Line> {
         let mut lines = Vec::new();
@@ -176,6 +185,25 @@ mod tests {
         journal.note(topic("moved", 1), Some(3), "it moved".into(), 1);
         let about = Subject::of("moved").network(16).mac(MacAddr([2, 0, 0, 0, 0, 1])).peer(3);
         assert_eq!(journal.lines(START), [Line { about, text: "it moved".into() }]);
+    }
+
+    #[test]
+    fn what_is_overtaken_is_not_told_late() {
+        const KINDS: [&str; 2] = ["relayed", "direct"];
+        let mut journal = Journal::default();
+        let mut at = |second: u64, kind: Option<&'static str>| {
+            if let Some(kind) = kind {
+                journal.overtake(&topic(kind, 0), &KINDS);
+                journal.note(topic(kind, 0), None, kind.into(), 1);
+            }
+            texts(&mut journal, START + second * SECOND_NS)
+        };
+        assert_eq!(at(0, Some("relayed")), ["relayed"]);
+        assert_eq!(at(5, Some("direct")), ["direct"]);
+        assert_eq!(at(6, Some("relayed")), Vec::<String>::new());
+        assert_eq!(at(7, Some("direct")), Vec::<String>::new());
+        assert_eq!(at(31, None), Vec::<String>::new(), "not that it was relayed before");
+        assert_eq!(at(36, None), ["direct"]);
     }
 
     #[test]

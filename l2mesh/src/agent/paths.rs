@@ -14,6 +14,7 @@ use super::{
     Agent,
     chronicle::Subject,
     coarse_now_ns,
+    events::PATH_KINDS,
     journal::Topic,
     prober::{Event, Prober, Target},
 };
@@ -73,9 +74,9 @@ impl Agent {
                 );
                 // One topic each: to leave and to return are two things to tell.
                 let kind = match (now.is_relayed(), now.is_up) {
-                    (true, _) => "path-relayed",
-                    (false, true) => "path-direct",
-                    (false, false) => "path-none",
+                    (false, true) => PATH_KINDS[0],
+                    (true, _) => PATH_KINDS[1],
+                    (false, false) => PATH_KINDS[2],
                 };
                 self.note_path(Topic { kind, vni: 0, mac: MacAddr::ZERO, peer }, text, coarse_now_ns()?);
                 self.follow_paths()
