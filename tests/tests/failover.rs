@@ -108,7 +108,10 @@ impl Trial {
         flows.iter().for_each(|flow| flow.wait_more(100));
         let gaps: [Gap; 2] = flows.each_ref().map(Flow::take_gap);
         for report in flows.map(Flow::stop) {
-            assert_eq!((report.duplicates, report.late), (0, 0), "failover: {report:?}");
+            // A sender that is moved to the other CPU overtakes itself by what waits there, path or no path.
+            let FlowReport { duplicates, farthest, .. } = report;
+            assert_eq!(duplicates, 0, "failover: {report:?}");
+            assert!(farthest <= IN_FLIGHT, "failover: {report:?}");
         }
         self.heal(mesh, (a, b), &mut legs);
         idle.wait_more();

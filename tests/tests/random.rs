@@ -120,9 +120,15 @@ struct Links {
 }
 
 impl Links {
-    fn toggle(&mut self, number: usize) {
-        let count = self.legs.len();
-        let ((a, b), legs) = &mut self.legs[number % count];
+    /// Cuts a link or heals it, whichever the dice say; heals one as long as not everybody reaches everybody.
+    fn step(&mut self, dice: &mut Dice) {
+        let (connected, count) = (self.is_connected(), self.legs.len());
+        let first = dice.throw() % count;
+        let number = (first..first + count).map(|number| number % count).find(|number| {
+            let (a, b) = self.legs[*number].0;
+            connected || !self.up[a][b]
+        });
+        let ((a, b), legs) = &mut self.legs[number.expect("a link that is cut, if not all reach all")];
         let up = !self.up[*a][*b];
         (self.up[*a][*b], self.up[*b][*a]) = (up, up);
         legs.iter_mut().for_each(if up { Leg::heal } else { Leg::cut });
@@ -163,7 +169,8 @@ fn traffic(mesh: &RelayMesh<HOSTS>) -> (u64, u64) {
     (mesh.hosts.iter().map(of).sum(), probes)
 }
 
-fn run(steps: u32) {
+/// As many steps as it takes to have this many after which everybody reaches everybody.
+fn run(wanted: u32) {
     let seed = env::var("L2MESH_SEED").ok().map_or_else(
         || u64::try_from(SystemTime::UNIX_EPOCH.elapsed().expect("after 1970").as_nanos()).unwrap_or(1) | 1,
         |text| text.parse().expect("L2MESH_SEED is a number"),
@@ -180,10 +187,11 @@ fn run(steps: u32) {
     let mut links =
         Links { legs: pairs().map(|(a, b)| ((a, b), mesh.legs(a, b))).collect(), up: [[true; HOSTS]; HOSTS] };
     let chatter = Chatter::start(&mesh);
-    let (mut worst, mut checked) = (Duration::ZERO, 0);
-    for step in 1..=steps {
+    let (mut worst, mut checked, mut step) = (Duration::ZERO, 0, 0);
+    while checked < wanted {
+        step += 1;
         for _ in 0..=dice.throw() % 2 {
-            links.toggle(dice.throw());
+            links.step(&mut dice);
         }
         let start = Instant::now();
         chatter.heard.now.store(step, Ordering::Relaxed);
@@ -222,17 +230,16 @@ fn run(steps: u32) {
         let most = 2 * sent + 4 * probes + SLACK;
         assert!(frames <= most, "seed {seed}, step {step}: {frames} frames for {sent} datagrams and {probes} probes");
     }
-    println!("{checked} of {steps} steps left everybody in reach: after {worst:?} at most");
-    assert!(checked > steps / 4, "seed {seed}: only {checked} of {steps} steps are worth anything");
+    println!("{checked} of {step} steps left everybody in reach: after {worst:?} at most");
 }
 
 #[test]
 fn links_come_and_go() {
-    run(20);
+    run(10);
 }
 
 #[test]
-#[ignore = "200 steps: cargo test -p l2mesh-tests --test random -- --ignored --nocapture"]
-fn links_come_and_go_200_times() {
-    run(200);
+#[ignore = "minutes: cargo test -p l2mesh-tests --test random -- --ignored --nocapture"]
+fn links_come_and_go_for_long() {
+    run(100);
 }
