@@ -255,15 +255,15 @@ pub fn sentence(output: &Output) -> String {
 pub fn other_layout() -> PathBuf {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = std::process::Command::new(cargo);
+    // With examples, of which there are none, cargo chooses the features that tests have: all but l2mesh itself is built already.
     command.args([
         "build",
         "--quiet",
-        "--package",
-        "l2mesh",
         "--features",
-        "other-layout",
+        "l2mesh/other-layout",
         "--bin",
         "l2mesh-other-layout",
+        "--examples",
     ]);
     // As .cargo/config.toml has it, and not what cargo told the tests.
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).env("RUSTC_BOOTSTRAP", "1");
