@@ -60,6 +60,8 @@ pub(crate) fn build() -> anyhow::Result<Vec<Target>> {
     let status = child.wait()?;
     ensure!(status.success(), "cargo build failed: {status}");
     ensure!(!targets.is_empty(), "cargo built no tests");
+    // Cargo names them as they get ready, which is another order every time.
+    targets.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(targets)
 }
 
