@@ -56,6 +56,13 @@ impl Diagnosis {
         assert!(self.wrong().is_empty(), "{}", self.text);
     }
 
+    /// Panics unless this check is well, and says this.
+    #[track_caller]
+    pub fn assert_found(&self, check: &str, sentence: &str) {
+        let finds = |it: &Value| it["check"] == check && it["level"] == "ok" && it["found"] == sentence;
+        assert!(self.findings.iter().any(finds), "{check} does not say {sentence:?}: {}", self.text);
+    }
+
     /// Panics unless this check found something of this level with all these words in one finding.
     #[track_caller]
     pub fn assert_says(&self, check: &str, level: &str, words: &[&str]) {
