@@ -105,7 +105,7 @@ pub fn attach_with(hosts: &[Host], file: &str, args: &[&str]) -> Vec<Agent> {
     let attach = |host: &Host| host.attach(&[&["--config", file], args].concat());
     let agents: Vec<Agent> = hosts.iter().map(attach).collect();
     for host in hosts {
-        wait_for(&format!("the paths of {} are up", host.name()), LIMIT, || {
+        wait_for(&format!("probes of {} are answered and its configuration compared", host.name()), LIMIT, || {
             let status = host.l2mesh(&["status", "--json"]);
             let peers = status["peers"].as_array().cloned().unwrap_or_default();
             let is_up = |peer: &Value| peer["up"] == true && peer["configuration"] == "same";

@@ -95,6 +95,15 @@ fn installed_used_upgraded_and_purged() {
     two.assert_works();
     assert!(machine.run("l2mesh status").contains("mode"));
 
+    // The package has made a group for those who may ask the agent.
+    let asks = |group: &str| {
+        machine.try_run("setpriv", &["--reuid", "65534", "--regid", group, "--clear-groups", "l2mesh", "reload"])
+    };
+    let member = asks("l2mesh");
+    assert!(member.success() && member.stdout.contains("nothing changed"), "{member:?}");
+    let stranger = asks("nogroup");
+    assert!(!stranger.success() && stranger.stderr.contains("members of the group l2mesh"), "{stranger:?}");
+
     // The same version once more is an upgrade as any: another agent, and nobody notices.
     let flow = Flow::start(&two.a, &two.b, [10, 8, 0, 2], 10_000);
     let pid = two.pid();
