@@ -114,6 +114,7 @@ fn reload_under_traffic_in_mode_xdp() {
 fn a_hundred_reloads() {
     for mode in ["tc", "xdp"] {
         under_traffic(mode, 100, 50_000);
+        beside_bulk(mode, 100, 50_000);
     }
 }
 
@@ -164,12 +165,4 @@ fn beside_bulk(mode: &str, reloads: usize, rate: u64) {
 #[test]
 fn reload_beside_bulk() {
     beside_bulk("tc", 6, 10_000);
-}
-
-#[test]
-#[ignore = "100 reloads in each mode: cargo test -p l2mesh-tests --test reload_traffic -- --ignored --nocapture"]
-fn a_hundred_reloads_beside_bulk() {
-    for mode in ["tc", "xdp"] {
-        beside_bulk(mode, 100, 50_000);
-    }
 }

@@ -242,11 +242,8 @@ fn shares_of_what_is_sent() {
         assert_eq!(counts_of_network(a), [counts[1] + counts[2], 0], "{hook}");
         agents[0].process().wait_log_line("storm: this host sends", LIMIT);
         agents[0].process().wait_log_line("the storm from this host is over", LIMIT);
-        let told = a.l2mesh_text(&["events", "--json"]);
-        for kind in ["storm-sent-source", "storm-sent"] {
-            let event = told.lines().find(|line| line.contains(&format!("\"kind\":\"{kind}\"")));
-            assert!(event.is_some_and(|event| event.contains("\"vni\":16")), "{kind}: {told}");
-        }
+        a.assert_event("storm-sent", Segment::VNI, "storm: this host sends");
+        a.assert_event("storm-sent-source", Segment::VNI, "storm: 02:00:00:00:00:09");
     }
 }
 
