@@ -4,8 +4,8 @@ use crate::{
     freeze::Stays,
     tables::{
         Bucket, BucketKey, CaptureFilter, CaptureRecord, Change, Counter, Event, FdbEntry, FdbKey, FloodList, Label,
-        LabelKey, MemberKey, MemberMacs, Members, Meta, Metadata, Neighbour, NeighbourKey, Network, NextHop, PathLimit,
-        PathNote, PathRx, PathTx, Peer, PeerCounter, Port, Settings, VtepAddress,
+        LabelKey, MemberKey, MemberMacs, Members, Meta, Metadata, Neighbour, NeighbourKey, Network, NetworkCounter,
+        NextHop, PathLimit, PathNote, PathRx, PathTx, Peer, PeerCounter, Port, Settings, VtepAddress,
     },
 };
 
@@ -64,6 +64,7 @@ shared! {
     Neighbour => 40,
     NeighbourKey => 20,
     Network => 96,
+    NetworkCounter => 48,
     NextHop => 104,
     PathLimit => 16,
     PathNote => 48,

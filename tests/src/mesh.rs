@@ -33,6 +33,17 @@ pub struct Agent {
 }
 
 impl Host {
+    /// Panics unless `l2mesh events` has one of this kind, in this network and with these words.
+    #[track_caller]
+    pub fn assert_event(&self, kind: &str, vni: u32, words: &str) {
+        let told = self.l2mesh_text(&["events", "--json"]);
+        let events = told.lines().map(|line| serde_json::from_str::<Value>(line).expect("an object a line"));
+        let is_it = |event: Value| {
+            event["kind"] == kind && event["vni"] == vni && event["text"].as_str().is_some_and(|it| it.contains(words))
+        };
+        assert!(events.into_iter().any(is_it), "no event {kind} of {vni} with {words:?}: {told}");
+    }
+
     /// Runs `l2mesh attach` on the first underlay interface with these further arguments, and waits
     /// until it says that the mesh is up. Panics with its stderr if that takes longer than 30 s.
     #[must_use = "dropping the agent ends it"]

@@ -255,7 +255,10 @@ fn configurations_are_compared_in_every_mode() {
         let hosts = lab.switch(["a", "b"], &Wiring::over(family));
         hosts.iter().for_each(|host| lab.ready_for_xdp(host));
         let _agents = attach_with(&hosts, &file(&lab, &hosts, ""), args);
-        hosts[0].doctor(&[]).assert_healthy();
+        let found = hosts[0].doctor(&[]);
+        found.assert_healthy();
+        // Nothing known of the other is no fault.
+        found.assert_found("configuration", "the same here and at b");
     }
 }
 

@@ -13,7 +13,7 @@
 //! | `NEIGHBOURS` | hash | [`NeighbourKey`] | [`Neighbour`] | kernel; agent ages |
 //! | `COUNTERS` | per-CPU array | verdict | [`Counter`] | kernel |
 //! | `PEER_COUNTERS` | per-CPU array | peer | [`PeerCounter`] | kernel |
-//! | `NETWORK_COUNTERS` | per-CPU array | [`Network::number`] | [`PeerCounter`] | kernel |
+//! | `NETWORK_COUNTERS` | per-CPU array | [`Network::number`] | [`NetworkCounter`] | kernel |
 //! | `LABELS` | hash | [`LabelKey`] | [`Label`] | agent, for readers that come when it is gone |
 //! | `BUCKETS` | LRU hash | [`BucketKey`] | [`Bucket`] | kernel |
 //! | `STAYS` | LRU hash | [`FdbKey`] | [`crate::freeze::Stays`] | kernel |
@@ -250,7 +250,7 @@ pub struct Counter {
     pub octets: u64,
 }
 
-/// Frames exchanged with one peer, flooded copies included; or in one network, where a flooded frame counts once.
+/// Frames exchanged with one peer, flooded copies included.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct PeerCounter {
@@ -258,6 +258,20 @@ pub struct PeerCounter {
     pub sent: Counter,
     /// From it.
     pub received: Counter,
+}
+
+/// Frames of one network; a flooded one counts once.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct NetworkCounter {
+    /// Into it.
+    pub sent: Counter,
+    /// From it.
+    pub received: Counter,
+    /// Frames on the wire that were not sent because of storm control.
+    pub storm_sent: u64,
+    /// Frames on the wire that were received, and not let in because of storm control.
+    pub storm_received: u64,
 }
 
 /// What the XDP program tells the TC program behind it, in the frame's metadata. Constant for one peer

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use l2mesh_common::tables::{Fact, FdbEntry, FdbKey, LabelKey, Network, PeerCounter};
+use l2mesh_common::tables::{Fact, FdbEntry, FdbKey, LabelKey, Network, NetworkCounter, PeerCounter};
 
 use super::{
     super::{
@@ -130,7 +130,8 @@ impl Reader {
         let found: BTreeMap<u32, Network> = tables.networks.iter().filter_map(Result::ok).collect();
         let mut networks = BTreeMap::new();
         for (vni, network) in found {
-            let counter = tables.network_counter(network.number)?;
+            let NetworkCounter { sent, received, .. } = tables.network_counter(network.number)?;
+            let counter = PeerCounter { sent, received };
             let rates = self.networks.get(&vni).map(|before| Rates::between(before, &counter, time));
             networks.insert(vni, counter);
             sample.networks.push(NetworkLine {
