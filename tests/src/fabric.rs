@@ -1,4 +1,7 @@
-//! The underlay: wires between hosts, a switch or a router in the middle, and cuts.
+//! The underlay: wires between hosts, a switch or a router in the middle.
+
+mod cuts;
+mod plan;
 
 use std::array;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -6,6 +9,7 @@ use std::time::Duration;
 
 use l2mesh_common::wire::MacAddr;
 
+use self::plan::Plan;
 use crate::delay::Delay;
 use crate::foreign;
 use crate::host::Host;
@@ -172,63 +176,6 @@ impl Lab {
         fabric.as_mut().expect("a lab with a switch or a router").connect(host, wiring)
     }
 
-    /// Nothing from either host's uplinks reaches the other any more; both links stay up, and
-    /// everyone else is reached.
-    #[track_caller]
-    pub fn cut(&self, a: &Host, b: &Host) {
-        self.each_direction(a, b, |fabric, port, preference, to| {
-            let qdiscs = fabric.exec("tc", &["qdisc", "show", "dev", port]).stdout;
-            if !qdiscs.contains("clsact") {
-                fabric.run(&format!("tc qdisc add dev {port} clsact"));
-            }
-            let filter = format!("tc filter add dev {port} ingress pref {preference}");
-            let act = format!("action mirred egress redirect dev {VOID}");
-            fabric.run(&format!("{filter} protocol ip u32 match ip dst {} {act}", to.address));
-            if let Some(address) = to.address6 {
-                let filter = format!("tc filter add dev {port} ingress pref {}", preference + 1);
-                fabric.run(&format!("{filter} protocol ipv6 u32 match ip6 dst {address} {act}"));
-            }
-        });
-    }
-
-    /// Undoes [`Self::cut`].
-    #[track_caller]
-    pub fn heal(&self, a: &Host, b: &Host) {
-        self.each_direction(a, b, |fabric, port, preference, to| {
-            fabric.run(&format!("tc filter del dev {port} ingress pref {preference}"));
-            if to.address6.is_some() {
-                fabric.run(&format!("tc filter del dev {port} ingress pref {}", preference + 1));
-            }
-        });
-    }
-
-    /// The host's cable is pulled at the far end: its first uplink loses its carrier.
-    #[track_caller]
-    pub fn unplug(&self, host: &Host) {
-        self.fabric().run(&format!("ip link set dev {} down", host.uplink(0).port));
-    }
-
-    /// Undoes [`Self::unplug`].
-    #[track_caller]
-    pub fn plug(&self, host: &Host) {
-        let uplink = host.uplink(0);
-        self.fabric().run(&format!("ip link set dev {} up", uplink.port));
-        host.wait_carrier(&uplink.interface);
-    }
-
-    /// From now on the router sends no packet longer than `mtu` octets to the host's first uplink, and says so to whoever
-    /// sent it (ICMP). The links' own MTU stays: nobody else knows.
-    #[track_caller]
-    pub fn narrow(&self, host: &Host, mtu: u32) {
-        let (fabric, uplink) = (self.fabric(), host.uplink(0));
-        let port = &uplink.port;
-        // Routers look at the MTU of a route only where it is locked (ip_dst_mtu_maybe_forward in include/net/ip.h).
-        fabric.run(&format!("ip route replace {}/32 dev {port} mtu lock {mtu}", uplink.address));
-        if let Some(address) = uplink.address6 {
-            fabric.run(&format!("ip route replace {address}/128 dev {port} mtu lock {mtu}"));
-        }
-    }
-
     /// How many packets the router has not forwarded because they were too big.
     #[must_use]
     #[track_caller]
@@ -264,19 +211,6 @@ impl Lab {
                 host.assert_no_xdp_errors(&uplink.interface);
                 if let Some(fabric) = &fabric {
                     fabric.assert_no_xdp_errors(&uplink.port);
-                }
-            }
-        }
-    }
-
-    fn each_direction(&self, a: &Host, b: &Host, change: impl Fn(&Host, &str, u32, &Uplink)) {
-        let fabric = self.fabric();
-        for (from, to) in [(a, b), (b, a)] {
-            for uplink in from.uplinks().iter().filter(|uplink| !uplink.port.is_empty()) {
-                for target in to.uplinks() {
-                    // The last two octets are unique in a lab; two preferences each, one per family.
-                    let [_, _, network, last] = target.address.octets();
-                    change(&fabric, &uplink.port, u32::from(u16::from_be_bytes([network, last])) * 2, &target);
                 }
             }
         }
@@ -404,51 +338,4 @@ fn connect_uplink(host: &Host, plan: &Plan, port: String, interface: &str) -> Up
 fn ready_for_ipv6(host: &Host, interface: &str, link_local: Ipv6Addr) {
     host.run(&format!("sysctl -qw net/ipv6/conf/{interface}/accept_ra=0"));
     host.add_address(interface, &format!("{link_local}/64"));
-}
-
-/// Addresses of one uplink.
-struct Plan {
-    address: Ipv4Addr,
-    address6: Option<Ipv6Addr>,
-    family: Family,
-    prefix: u8,
-    gateway: Option<Ipv4Addr>,
-    gateway6: Option<Ipv6Addr>,
-}
-
-impl Plan {
-    /// One of many in 192.0.2.0/24 (RFC 5737) and `2001:db8::/64` (RFC 3849).
-    fn shared(index: u8, wiring: &Wiring) -> Self {
-        let host = index.checked_add(10).filter(|host| *host < 255).expect("at most 244 uplinks on a switch");
-        let address6 = wiring.has_ipv6().then(|| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(host)));
-        let (address, family) = (Ipv4Addr::new(192, 0, 2, host), wiring.family);
-        Self { address, address6, family, prefix: 24, gateway: None, gateway6: None }
-    }
-
-    /// The only one in a /28, the three documentation networks by turns, and in `2001:db8:n::/64`.
-    fn own(index: u8, wiring: &Wiring) -> Self {
-        const NETWORKS: [[u8; 3]; 3] = [[203, 0, 113], [198, 51, 100], [192, 0, 2]];
-        assert!(index < 48, "at most 48 uplinks behind a router");
-        let [a, b, c] = NETWORKS[usize::from(index % 3)];
-        let block = index / 3 * 16;
-        let v6 = |host| wiring.has_ipv6().then(|| Ipv6Addr::new(0x2001, 0xdb8, u16::from(index) + 1, 0, 0, 0, 0, host));
-        Self {
-            address: Ipv4Addr::new(a, b, c, block + 10),
-            address6: v6(10),
-            family: wiring.family,
-            prefix: 28,
-            gateway: Some(Ipv4Addr::new(a, b, c, block + 1)),
-            gateway6: v6(1),
-        }
-    }
-
-    fn link_local(&self) -> Ipv6Addr {
-        let [.., host] = self.address.octets();
-        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, u16::from(host))
-    }
-
-    fn gateways(&self) -> impl Iterator<Item = (IpAddr, u8)> {
-        let v4 = self.gateway.map(|address| (address.into(), self.prefix));
-        v4.into_iter().chain(self.gateway6.map(|address| (address.into(), 64)))
-    }
 }
