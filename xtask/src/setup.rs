@@ -127,7 +127,9 @@ fn bpf_linker() -> Result<()> {
     say(&format!("bpf-linker {BPF_LINKER} (takes some minutes)"));
     let source = ["bpf-linker", "--version", BPF_LINKER, "--locked"];
     let features = ["--no-default-features", "--features", "rust-llvm-22"];
-    execute("cargo", &[&["install", "--force"], &source[..], &features].concat())
+    // Its release profile has all that a debugger wants.
+    let plain = ["--config", "profile.release.debug=false"];
+    execute("cargo", &[&["install", "--force"], &source[..], &features, &plain].concat())
         .with_context(|| format!("bpf-linker {BPF_LINKER} could not be installed; it needs a network once"))?;
     ensure!(
         find("bpf-linker").is_some(),
