@@ -89,6 +89,8 @@ fn installed_used_upgraded_and_purged() {
     let before = files(machine);
     machine.run("dpkg --install /root/l2mesh.deb");
     machine.run("dpkg --verify l2mesh");
+    let octets: u64 = machine.run("stat -c %s /usr/sbin/l2mesh").trim().parse().expect("a number");
+    assert!(octets < 30_000_000, "{octets} octets: with what a debugger needs?");
     machine.run("l2mesh check --config /etc/l2mesh/mesh.toml.example");
     machine.write("/etc/l2mesh/mesh.toml", fs::read(&two.file).expect("the file"));
     machine.run(&format!("systemctl enable --now {UNIT}"));
