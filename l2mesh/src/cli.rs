@@ -239,6 +239,8 @@ pub(crate) enum Table {
     Peers,
     /// Every path to every peer and whether it is up
     Paths,
+    /// Which nodes reach which, as each of them says
+    Reach,
     /// Behind which peer each MAC address is
     Macs,
     /// At which MAC address each IP address is, in networks that answer for their neighbours

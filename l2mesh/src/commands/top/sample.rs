@@ -10,7 +10,7 @@ use l2mesh_common::tables::{Fact, FdbEntry, FdbKey, LabelKey, Network, NetworkCo
 
 use super::{
     super::{
-        maps::{PathRow, Snapshot, vni_text},
+        maps::{Matrix, PathRow, Snapshot, vni_text},
         output::{Attached, attached},
     },
     rates::{Rates, sum},
@@ -60,6 +60,7 @@ pub(super) struct Sample {
     pub(super) mode: String,
     pub(super) agent: Option<i32>,
     pub(super) peers: Vec<PeerLine>,
+    pub(super) matrix: Matrix,
     pub(super) networks: Vec<NetworkLine>,
     pub(super) macs: Vec<MacLine>,
     /// Of all networks.
@@ -115,6 +116,7 @@ impl Reader {
             ..Sample::default()
         };
         let snapshot = Snapshot::of(tables);
+        sample.matrix = Matrix::of(tables, &snapshot)?;
         let mut ids: Vec<u32> = tables.vteps.iter().filter_map(|it| Some(it.ok()?.1)).collect();
         ids.sort_unstable();
         let names: BTreeMap<u32, String> = ids.iter().map(|&id| (id, tables.label(LabelKey::peer(id)))).collect();
