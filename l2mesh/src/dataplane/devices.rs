@@ -159,13 +159,15 @@ async fn ensure_networks(
         }
     }
     // What is left in `ends` is in no network any more: it may have a name that is wanted now.
-    let names: HashSet<&str> = missing.iter().map(|network| &*network.interface).collect();
+    let names: HashSet<&str> = view.networks.iter().map(|network| &*network.interface).collect();
     in_the_way.extend(ends.into_values().flatten().filter(|link| names.contains(&*link.name)));
     for some in in_the_way.chunks(TOGETHER) {
         netlink.delete_together(&some.iter().map(|link| link.index).collect::<Vec<_>>()).await?;
     }
     let gone: HashSet<u32> = in_the_way.iter().map(|link| link.index).collect();
-    let names: HashSet<&str> = links.iter().filter(|it| !gone.contains(&it.index)).map(|it| &*it.name).collect();
+    let left: Vec<&Link> = links.iter().filter(|it| !gone.contains(&it.index)).collect();
+    rename(netlink, view, &mut pairs, &left).await?;
+    let names: HashSet<&str> = left.iter().map(|it| &*it.name).collect();
     for pair in make(netlink, view, &missing, &names, made).await? {
         pairs.insert(pair.vni, pair);
     }
@@ -179,6 +181,32 @@ async fn ensure_networks(
         networks.push(pair);
     }
     Ok(networks)
+}
+
+/// Gives overlay interfaces their names, which others of them may have until then.
+async fn rename(netlink: &Netlink, view: &View, pairs: &mut HashMap<u32, Pair>, links: &[&Link]) -> anyhow::Result<()> {
+    let mut wanted: HashMap<u32, &str> = HashMap::new();
+    for network in &view.networks {
+        if let Some(overlay) = pairs.get_mut(&network.vni).and_then(|pair| pair.overlay.as_mut())
+            && overlay.name != network.interface
+        {
+            wanted.insert(overlay.index, &network.interface);
+            overlay.name.clone_from(&network.interface);
+        }
+    }
+    let names: HashSet<&str> = wanted.values().copied().collect();
+    let holders = links.iter().copied().filter(|link| names.contains(&*link.name));
+    let (ours, others): (Vec<&Link>, Vec<&Link>) = holders.partition(|link| wanted.contains_key(&link.index));
+    if let Some(other) = others.first() {
+        return Err(underlay::Error::NameTaken { name: other.name.clone() }.into());
+    }
+    for link in ours {
+        netlink.rename(link.index, &format!("l2mt{}", link.index)).await?;
+    }
+    for (index, name) in wanted {
+        netlink.rename(index, name).await?;
+    }
+    Ok(())
 }
 
 /// Removes what the configuration no longer has.
@@ -229,12 +257,8 @@ async fn make(
     Ok(pairs.collect())
 }
 
-/// Name, MTU and MAC address as configured; the latter unless somebody gave it another.
+/// MTU and MAC address as configured; the latter unless somebody gave it another.
 async fn dress(netlink: &Netlink, network: &NetworkView, overlay: &mut Link) -> anyhow::Result<()> {
-    if overlay.name != network.interface {
-        netlink.rename(overlay.index, &network.interface).await?;
-        overlay.name.clone_from(&network.interface);
-    }
     if overlay.mtu != network.mtu {
         netlink.set_mtu(overlay.index, network.mtu).await?;
         overlay.mtu = network.mtu;
