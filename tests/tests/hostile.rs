@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use l2mesh_tests::changing::Changing;
+use l2mesh_tests::changing::{Changing, With};
 use l2mesh_tests::{traffic, wait_for};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -68,4 +68,28 @@ fn a_capture_that_is_held_up() {
     assert!(capture.wait_exit(LIMIT).success());
     let said = capture.stderr();
     assert!(said.contains("; nothing was recorded for ") && said.contains(" s, while"), "{said}");
+}
+
+/// An attach that was killed before its interfaces were up: the next one finishes that. One that somebody switched off stays off.
+#[test]
+fn interfaces_that_were_never_up() {
+    let mesh = Changing::new("never up");
+    let [a, ..] = &mesh.hosts;
+    let other = mesh.lab.host("other");
+    mesh.write(&With { more: "bridge = \"br0\"\n", ..With::default() });
+    mesh.attach(&[]).kill();
+    // In another namespace and back, an interface is as one that was just made.
+    a.move_interface("l2m10", &other);
+    other.move_interface("l2m10", a);
+    a.run("ip link delete br0");
+    a.run("ip link add br0 type bridge");
+    a.run("ip link set br0 alias l2mesh:eth0:16:bridge");
+    assert_eq!([a.link("l2m10"), a.link("br0")].map(|link| link["qdisc"].clone()), ["noop", "noop"]);
+    let mut agent = mesh.attach(&[]);
+    assert_eq!(traffic::ping(a, [10, 8, 0, 2], 2).lost(), 0);
+    a.run("ip link set l2m10 down");
+    agent.kill();
+    let agent = mesh.attach(&[]);
+    assert_eq!(a.link("l2m10")["operstate"], "DOWN");
+    agent.stop();
 }

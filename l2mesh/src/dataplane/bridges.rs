@@ -121,7 +121,7 @@ async fn join(
             network.interface
         ),
     }
-    if is_new {
+    if is_new || is_ours && bridge.was_never_up() {
         netlink.set_up(bridge.index).await?;
     } else if !is_ours && let Some(now) = netlink.link_by_index(bridge.index).await? {
         if now.mtu > network.mtu {

@@ -77,7 +77,7 @@ pub(crate) struct Pair {
     pub(crate) hidden_name: String,
     /// The overlay interface while it is in our namespace.
     pub(crate) overlay: Option<Link>,
-    /// True if this attach made them.
+    /// True if this attach made them, or the overlay interface has never been up.
     pub(crate) is_new: bool,
     /// True while the overlay interface is a port of a bridge, whoever made it one.
     pub(crate) is_bridge_port: bool,
@@ -150,8 +150,9 @@ async fn ensure_networks(
             let overlay = ends.iter().find(|end| end.index != hidden).copied().cloned();
             let mac = overlay.as_ref().and_then(|link| link.mac).unwrap_or(mac);
             let hidden_name = end.name.clone();
-            let pair =
-                Pair { vni: network.vni, hidden, hidden_name, overlay, is_new: false, is_bridge_port: false, mac };
+            // Who made it was killed before it was brought up.
+            let is_new = overlay.as_ref().is_some_and(Link::was_never_up);
+            let pair = Pair { vni: network.vni, hidden, hidden_name, overlay, is_new, is_bridge_port: false, mac };
             pairs.insert(network.vni, pair);
         } else {
             missing.push(network);
