@@ -93,3 +93,22 @@ fn interfaces_that_were_never_up() {
     assert_eq!(a.link("l2m10")["operstate"], "DOWN");
     agent.stop();
 }
+
+/// A peer whose configuration is another one all the time does not fill the log.
+#[test]
+fn a_configuration_that_changes_all_the_time() {
+    let mesh = Changing::new("changes its mind");
+    let mut agent = mesh.attach(&[]);
+    agent.process().wait_log_line("its configuration says something else than ours", LIMIT);
+    for nth in 0..6 {
+        let is_same = nth % 2 == 0;
+        mesh.write(&With { c: is_same, relay: is_same, dmz: is_same, ..With::default() });
+        mesh.does("reload");
+        // The agent compares once a second.
+        std::thread::sleep(Duration::from_millis(1_200));
+    }
+    let log = agent.process().stderr();
+    let lines: Vec<&str> =
+        log.lines().filter(|line| line.contains("b (") && line.contains("its configuration")).collect();
+    assert!((2..=3).contains(&lines.len()), "{lines:#?}");
+}
