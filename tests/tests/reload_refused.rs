@@ -52,7 +52,13 @@ fn refused() {
         assert_eq!(mesh.tables(), tables, "{says:?}");
         agent.process().signal(Signal::SIGHUP);
     }
-    fs::remove_file(&file).expect("it is there");
+    // What is no file and would be waited for.
+    for instead in ["mkfifo FILE", "ln -s /dev/zero FILE", "ln -s FILE FILE", "mkdir FILE"] {
+        let _gone = fs::remove_file(&file);
+        a.run(&instead.replace("FILE", &file));
+        assert!(mesh.refuses("reload").contains(&format!("{file}: cannot be read: ")), "{instead}");
+    }
+    fs::remove_dir(&file).expect("it is there");
     assert!(mesh.refuses("reload").contains(&format!("{file}: cannot be read: ")));
     agent.process().wait_log_line("SIGHUP is refused: ", LIMIT);
     assert_eq!(mesh.tables(), tables);

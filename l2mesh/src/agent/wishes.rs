@@ -85,6 +85,11 @@ impl Wishes {
 impl Agent {
     /// Somebody wants something changed: it is done at once, or after what others want.
     pub(super) async fn wish(&mut self, wish: Wish) {
+        // While a resolver does not answer, signals may come by the hundred.
+        if wish.answer.is_none() && self.wishes.queue.iter().any(|it| matches!(it.what, What::Reload)) {
+            log::debug!("{}: a reload waits already", wish.why);
+            return;
+        }
         self.wishes.queue.push_back(wish);
         self.work_off().await;
     }

@@ -2,7 +2,8 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
+use aya::maps::MapInfo;
 
 use crate::{
     agent::control::live_agent,
@@ -18,6 +19,20 @@ pub(super) struct Attached {
     pub(super) ifindex: u32,
     pub(super) pins: PinDir,
     pub(super) tables: Tables,
+    /// Which META it is.
+    meta: u32,
+}
+
+impl Attached {
+    /// False if the mesh was detached, attached again or upgraded since: then these tables are nobody's any more.
+    pub(super) fn is_current(&self) -> bool {
+        meta_id(&self.pins).is_ok_and(|meta| meta == self.meta)
+    }
+}
+
+fn meta_id(pins: &PinDir) -> anyhow::Result<u32> {
+    let pin = pins.pin("META");
+    Ok(MapInfo::from_pin(&pin).with_context(|| format!("cannot open {}", pin.display()))?.id())
 }
 
 /// Opens the mesh on `interface`, or the only one that there is.
@@ -60,7 +75,9 @@ pub(super) fn attached(pin_root: &Path, interface: Option<&str>) -> anyhow::Resu
         }
     };
     let (interface, ifindex, pins) = found.swap_remove(place);
-    Ok(Attached { interface, ifindex, tables: Tables::open(&pins)?, pins })
+    // First: what is exchanged from here on is noticed.
+    let meta = meta_id(&pins)?;
+    Ok(Attached { interface, ifindex, tables: Tables::open(&pins)?, pins, meta })
 }
 
 /// The agent of any interface of this namespace.

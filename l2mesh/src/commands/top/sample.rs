@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -69,6 +69,7 @@ pub(super) struct Sample {
 
 /// Reads one sample after another.
 pub(super) struct Reader {
+    pin_root: PathBuf,
     attached: Attached,
     at: Instant,
     peers: BTreeMap<u32, PeerCounter>,
@@ -92,9 +93,13 @@ impl Reader {
     /// # Errors
     /// There is none, or it cannot be read.
     pub(super) fn open(pin_root: &Path, interface: Option<&str>) -> anyhow::Result<Self> {
-        let attached = attached(pin_root, interface)?;
+        Ok(Self::of(pin_root, attached(pin_root, interface)?))
+    }
+
+    fn of(pin_root: &Path, attached: Attached) -> Self {
         let none = BTreeMap::new;
-        Ok(Self { attached, at: Instant::now(), peers: none(), networks: none(), macs: Walk::default() })
+        let pin_root = pin_root.to_owned();
+        Self { pin_root, attached, at: Instant::now(), peers: none(), networks: none(), macs: Walk::default() }
     }
 
     /// The interface whose mesh it is.
@@ -103,7 +108,13 @@ impl Reader {
     }
 
     /// As it is now; rates are those since the last time.
+    ///
+    /// # Errors
+    /// The mesh is gone, or cannot be read just now.
     pub(super) fn read(&mut self) -> anyhow::Result<Sample> {
+        if !self.attached.is_current() {
+            *self = Self::of(&self.pin_root, attached(&self.pin_root, Some(&self.attached.interface))?);
+        }
         let tables = &self.attached.tables;
         let (now, now_ns) = (Instant::now(), coarse_now_ns()?);
         let time = now.duration_since(self.at);

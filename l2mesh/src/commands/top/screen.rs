@@ -192,21 +192,18 @@ impl Screen {
     fn headline(&self) -> Line<'static> {
         let Sample { node, interface, mode, agent, total, .. } = &self.sample;
         let what = format!("l2mesh top  {node} on {interface}, mode {mode}  ");
+        let pause = if self.is_paused { "  PAUSED" } else { "" };
+        if let Some(trouble) = &self.trouble {
+            // In the place of what is not known any more.
+            return self.line(&[(&what, Tone::Title), (trouble, Tone::Bad), (pause, Tone::Doubtful)]);
+        }
         let agent = match agent {
             Some(pid) => (format!("agent {pid}"), Tone::Plain),
             None => ("no agent, paths frozen".to_owned(), Tone::Doubtful),
         };
         let [out, _, into, _] = total.texts();
         let rates = format!("  out {out}/s in {into}/s");
-        let pause = if self.is_paused { "  PAUSED" } else { "" };
-        let trouble = self.trouble.as_ref().map_or_else(String::new, |trouble| format!("  {trouble}"));
-        self.line(&[
-            (&what, Tone::Title),
-            (&agent.0, agent.1),
-            (&rates, Tone::Plain),
-            (pause, Tone::Doubtful),
-            (&trouble, Tone::Bad),
-        ])
+        self.line(&[(&what, Tone::Title), (&agent.0, agent.1), (&rates, Tone::Plain), (pause, Tone::Doubtful)])
     }
 
     fn part(&mut self, part: usize, texts: &Texts, height: usize, lines: &mut Vec<Line<'static>>) {
