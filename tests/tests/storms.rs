@@ -19,7 +19,7 @@ const UNLIMITED: &str = "storm-limit = 4294967295";
 /// What one source may send with the default limit, and that for everybody, frames a second; at once a quarter of it.
 const SHARE: u64 = 2_500;
 
-const PINGS: u32 = 200;
+const PINGS: u32 = 100;
 /// How often they are sent at most.
 const ROUNDS: u32 = 6;
 /// Nobody's ping is kept for longer, milliseconds.
