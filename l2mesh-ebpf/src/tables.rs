@@ -28,7 +28,7 @@ use l2mesh_common::{
 
 pub(crate) use self::{
     capture::{Room, captures, record_room, recorder, write_record},
-    paths::{PathTables, fingerprint, path_rx, path_tx},
+    paths::{PathTables, fingerprint, own_reachability, path_rx, path_tx, reported},
 };
 use crate::packet::{Quote, Skb};
 

@@ -96,6 +96,9 @@ fn a_healthy_mesh_and_what_can_be_wrong_with_a_host() {
         if text.contains(&line) { Ok(()) } else { Err(text) }
     });
     assert_eq!(a.l2mesh(&["status", "--json"])["agent_stopped"], true);
+    // It would take the question and answer nothing.
+    let refusal = a.l2mesh_refuses(&["reload"]);
+    assert!(refusal.contains(&format!("is stopped: `kill -CONT {pid}`")), "{refusal}");
     a.doctor(&[]).assert_only("agent", "fault", &[&format!("process {pid} is stopped"), &format!("kill -CONT {pid}")]);
     agents[0].process().signal(Signal::SIGCONT);
     wait_for("the agent goes on", LIMIT, || {

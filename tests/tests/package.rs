@@ -89,6 +89,8 @@ fn installed_used_upgraded_and_purged() {
     let before = files(machine);
     machine.run("dpkg --install /root/l2mesh.deb");
     machine.run("dpkg --verify l2mesh");
+    let octets: u64 = machine.run("stat -c %s /usr/sbin/l2mesh").trim().parse().expect("a number");
+    assert!(octets < 30_000_000, "{octets} octets: with what a debugger needs?");
     machine.run("l2mesh check --config /etc/l2mesh/mesh.toml.example");
     machine.write("/etc/l2mesh/mesh.toml", fs::read(&two.file).expect("the file"));
     machine.run(&format!("systemctl enable --now {UNIT}"));
@@ -128,6 +130,10 @@ fn man_pages_and_completions() {
         assert!(said.success() && said.stdout.is_empty(), "{page}: {said:?}");
     }
     assert!(machine.run("MANWIDTH=100 man l2mesh-attach").contains("--persist"));
+    // What README and docs link to is there too.
+    machine.run(
+        r"cd /usr/share/doc/l2mesh; for page in README.md docs/*.md; do for link in $(grep -oE '\]\([^):#]+' $page | cut -c3-); do test -e $(dirname $page)/$link || { echo $page: $link >&2; exit 1; }; done; done; test -e docs/install.md",
+    );
     let bash = "source /usr/share/bash-completion/completions/l2mesh; COMP_WORDS=(l2mesh att); COMP_CWORD=1; _l2mesh l2mesh att l2mesh; echo ${COMPREPLY[@]}";
     assert_eq!(machine.run(&format!("bash -c '{bash}'")).trim(), "attach");
     assert!(machine.run("fish -c \"complete -C 'l2mesh att'\"").starts_with("attach"));

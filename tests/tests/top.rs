@@ -1,5 +1,6 @@
 //! `l2mesh top` in a real terminal.
 
+use std::fs;
 use std::time::Duration;
 
 use l2mesh_tests::frozen::with_a_relay;
@@ -92,6 +93,14 @@ fn it_shows_a_failover_and_ends_well() {
         if screen.contains("frames go through enovance") { Ok(()) } else { Err(screen) }
     });
 
+    // What the others have told.
+    terminal.press(&["m"]);
+    wait_line(&terminal, "1 mesh: 3 nodes, D direct R relayed X down");
+    wait_line(&terminal, "1 enovance     . D D");
+    wait_line(&terminal, "2 hetzner      D . R");
+    wait_line(&terminal, "3 ovh          D R .");
+    terminal.press(&["m"]);
+
     // Smaller: one part at a time.
     terminal.resize(60, 10);
     wait_for("a smaller screen", LIMIT, || {
@@ -128,7 +137,7 @@ fn it_shows_a_failover_and_ends_well() {
 
 #[test]
 fn signals_and_colours() {
-    let (lab, hosts, _agents) = mesh("top, signals");
+    let (lab, hosts, [agent, _others @ ..]) = mesh("top, signals");
     let a = &hosts[0];
     let terminal = Tmux::start(&lab, a, (80, 24), &command(&lab, "NO_COLOR=1"));
     wait_line(&terminal, "ovh          D");
@@ -137,6 +146,19 @@ fn signals_and_colours() {
     terminal.signal(Signal::SIGTERM);
     assert_restored(&terminal);
     drop(terminal);
+    // A mesh that goes and comes back, and a terminal that goes.
+    let terminal = Tmux::start(&lab, a, (80, 24), &command(&lab, "trap '' HUP; exec"));
+    wait_line(&terminal, "ovh          D");
+    let top = terminal.ask("#{pane_pid}");
+    agent.stop();
+    wait_line(&terminal, "l2mesh top  hetzner on eth0, mode tc  no mesh is attached");
+    let _agent = a.attach(&["--config", &lab.directory().join("mesh.toml").display().to_string(), "--mode", "tc"]);
+    wait_line(&terminal, "l2mesh top  hetzner on eth0, mode tc  agent ");
+    drop(terminal);
+    wait_for("the end without a terminal", LIMIT, || match fs::read_to_string(format!("/proc/{top}/cmdline")) {
+        Ok(line) if !line.is_empty() => Err(line),
+        _ => Ok(()),
+    });
     // Neither without a terminal nor without a mesh.
     let output = a.try_l2mesh(&["top"]);
     assert!(sentence(&output).starts_with("top needs a terminal"), "{output:?}");

@@ -23,6 +23,7 @@
 //! | `PATH_TX` | array, mapped | [`path_slot`] | [`PathTx`] | agent |
 //! | `PATH_RX` | array, mapped | [`path_slot`] | [`PathRx`] | kernel |
 //! | `FINGERPRINTS` | array, mapped | [`path_slot`] | u64: the far end's [`Fingerprint`] in its latest answer | kernel |
+//! | `REACHABILITY` | array, mapped | peer, or [`OWN_REACHABILITY`] | [`Reported`]: what a peer said last, or this node says | kernel; agent its own |
 //! | `PATH_NOTES` | array, mapped | [`path_slot`] | [`PathNote`] | agent, for readers |
 //! | `HISTORY` | array, mapped | n | [`Change`] | agent, for readers |
 //! | `NODES` | hash | node id | peer, or [`OWN_NODE`] | agent |
@@ -46,7 +47,10 @@ pub use self::{
     labels::{Fact, Label, LabelKey},
     limits::{BUCKET_SLOTS, Bucket, BucketKey, MemberKey, MemberMacs, STAYS_SLOTS},
     neighbour::{Neighbour, NeighbourKey},
-    path::{Change, HISTORY_SLOTS, Members, PATH_SLOTS, PING_SLOT, PING_SLOTS, PathNote, PathRx, PathTx, path_slot},
+    path::{
+        Change, HISTORY_SLOTS, Members, PATH_SLOTS, PING_SLOT, PING_SLOTS, PathNote, PathRx, PathTx, Reported,
+        path_slot,
+    },
     peer::{FloodList, NextHop, PathLimit, Peer, VtepAddress, Way},
 };
 use crate::wire::{Fingerprint, Ipv4Octets, MacAddr};
@@ -55,6 +59,8 @@ use crate::wire::{Fingerprint, Ipv4Octets, MacAddr};
 pub const MAX_PEERS: usize = 512;
 /// Places of `PEERS`.
 pub const PEER_SLOTS: u32 = MAX_PEERS as u32;
+/// The place of what this node says in `REACHABILITY`, behind those of its peers.
+pub const OWN_REACHABILITY: PeerId = PEER_SLOTS;
 /// Networks of one underlay interface.
 pub const MAX_NETWORKS: u32 = 4096;
 /// Default size of the FDB.

@@ -19,6 +19,9 @@ use super::{
 /// Kinds of events about the path that frames take: one is true at a time.
 pub(super) const PATH_KINDS: [&str; 3] = ["path-direct", "path-relayed", "path-none"];
 
+/// The same about a peer's configuration.
+pub(super) const CONFIGURATION_KINDS: [&str; 2] = ["configuration-same", "configuration"];
+
 /// Storms whose end is told; of more at a time only the beginning.
 const STORMS: usize = 256;
 
@@ -41,17 +44,17 @@ struct Storm {
 }
 
 impl Agent {
-    /// Something happened to a path: that is told at once.
-    pub(super) fn note_path(&mut self, topic: Topic, text: String, now_ns: u64) {
-        self.news.journal.overtake(&topic, &PATH_KINDS);
+    /// A peer is in another of these states: that is told at once, but not each time if it happens all the time.
+    pub(super) fn note_state(&mut self, topic: Topic, states: &[&str], text: String, now_ns: u64) {
+        self.news.journal.overtake(&topic, states);
         self.news.journal.note(topic, Some(topic.peer), text, 1);
         self.say_lines(now_ns);
     }
 
     fn say_lines(&mut self, now_ns: u64) {
         for Line { about, text } in self.news.journal.lines(now_ns) {
-            // That one is good news.
-            let level = if about.kind == PATH_KINDS[0] { Level::Info } else { Level::Warn };
+            let is_good = [PATH_KINDS[0], CONFIGURATION_KINDS[0]].contains(&about.kind);
+            let level = if is_good { Level::Info } else { Level::Warn };
             self.say(level, about, text);
         }
     }

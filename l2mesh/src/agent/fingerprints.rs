@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 
 use l2mesh_common::{
     tables::{PeerId, Settings},
-    wire::{Difference, Fingerprint},
+    wire::{Difference, Fingerprint, MacAddr},
 };
 
-use log::Level;
-
-use super::{Agent, chronicle::Subject};
+use super::{Agent, coarse_now_ns, events::CONFIGURATION_KINDS, journal::Topic};
 use crate::dataplane::{paths::far_fingerprint, tables::Tables};
 
 /// What was told.
@@ -27,14 +25,16 @@ impl Agent {
             if far.is_unknown() || self.told_differences.get(&id) == difference.as_ref() {
                 continue;
             }
-            let (name, about) = (self.name(id), Subject::of("configuration").peer(id));
-            if let Some(difference) = difference {
-                self.say(Level::Warn, about, format!("{name}: {}", explain(difference)));
+            let name = self.name(id);
+            let (kind, text) = if let Some(difference) = difference {
                 self.told_differences.insert(id, difference);
+                (CONFIGURATION_KINDS[1], format!("{name}: {}", explain(difference)))
             } else {
-                self.say(Level::Info, about, format!("{name}: its configuration says the same as ours now"));
                 self.told_differences.remove(&id);
-            }
+                (CONFIGURATION_KINDS[0], format!("{name}: its configuration says the same as ours now"))
+            };
+            let topic = Topic { kind, vni: 0, mac: MacAddr::ZERO, peer: id };
+            self.note_state(topic, &CONFIGURATION_KINDS, text, coarse_now_ns()?);
         }
         let known = |id: &PeerId| self.view.peers.iter().any(|peer| peer.id == *id);
         self.told_differences.retain(|id, _| known(id));

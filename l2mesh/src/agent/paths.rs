@@ -78,7 +78,8 @@ impl Agent {
                     (true, _) => PATH_KINDS[1],
                     (false, false) => PATH_KINDS[2],
                 };
-                self.note_path(Topic { kind, vni: 0, mac: MacAddr::ZERO, peer }, text, coarse_now_ns()?);
+                let topic = Topic { kind, vni: 0, mac: MacAddr::ZERO, peer };
+                self.note_state(topic, &PATH_KINDS, text, coarse_now_ns()?);
                 self.follow_paths()
             }
             Event::Size { peer, relay, mtu } => {

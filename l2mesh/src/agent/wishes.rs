@@ -24,6 +24,9 @@ use crate::{
     dataplane::view::View,
 };
 
+/// Why, for the log, where the file was seen to change.
+const CHANGED_FILE: &str = "the changed file";
+
 /// What is wished.
 pub(super) enum What {
     /// The configuration is to be read again.
@@ -49,6 +52,8 @@ pub(super) type Addresses = HashMap<String, io::Result<Vec<IpAddr>>>;
 pub(crate) struct Wishes {
     queue: VecDeque<Wish>,
     looking_up: Option<LookUp>,
+    /// The file was refused when it changed last.
+    file_is_refused: bool,
 }
 
 /// A change whose host names are being looked up.
@@ -80,6 +85,11 @@ impl Wishes {
 impl Agent {
     /// Somebody wants something changed: it is done at once, or after what others want.
     pub(super) async fn wish(&mut self, wish: Wish) {
+        // While a resolver does not answer, signals may come by the hundred.
+        if wish.answer.is_none() && self.wishes.queue.iter().any(|it| matches!(it.what, What::Reload)) {
+            log::debug!("{}: a reload waits already", wish.why);
+            return;
+        }
         self.wishes.queue.push_back(wish);
         self.work_off().await;
     }
@@ -88,8 +98,11 @@ impl Agent {
     pub(super) async fn look_at_file(&mut self) {
         if self.document.is_as_read() {
             log::debug!("{} is as it was read", self.document.name());
+            if std::mem::take(&mut self.wishes.file_is_refused) {
+                self.say(Level::Info, Subject::of("reload"), format!("{CHANGED_FILE}: it is again what is in force"));
+            }
         } else {
-            self.wish(Wish { what: What::Reload, why: "the changed file", answer: None }).await;
+            self.wish(Wish { what: What::Reload, why: CHANGED_FILE, answer: None }).await;
         }
     }
 
@@ -192,8 +205,11 @@ impl Agent {
     }
 
     /// Says what came of it: to whoever waits for that, and in the log.
-    fn tell(&self, wish: Wish, outcome: anyhow::Result<(Vec<String>, Option<String>)>) {
+    fn tell(&mut self, wish: Wish, outcome: anyhow::Result<(Vec<String>, Option<String>)>) {
         let why = wish.why;
+        if matches!(wish.what, What::Reload) {
+            self.wishes.file_is_refused = outcome.is_err();
+        }
         let reply = match outcome {
             Ok((changes, note)) => {
                 let count = match changes.len() {

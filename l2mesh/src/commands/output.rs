@@ -2,7 +2,8 @@
 
 use std::{fmt::Write as _, path::Path};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
+use aya::maps::MapInfo;
 
 use crate::{
     agent::control::live_agent,
@@ -18,6 +19,20 @@ pub(super) struct Attached {
     pub(super) ifindex: u32,
     pub(super) pins: PinDir,
     pub(super) tables: Tables,
+    /// Which META it is.
+    meta: u32,
+}
+
+impl Attached {
+    /// False if the mesh was detached, attached again or upgraded since: then these tables are nobody's any more.
+    pub(super) fn is_current(&self) -> bool {
+        meta_id(&self.pins).is_ok_and(|meta| meta == self.meta)
+    }
+}
+
+fn meta_id(pins: &PinDir) -> anyhow::Result<u32> {
+    let pin = pins.pin("META");
+    Ok(MapInfo::from_pin(&pin).with_context(|| format!("cannot open {}", pin.display()))?.id())
 }
 
 /// Opens the mesh on `interface`, or the only one that there is.
@@ -50,8 +65,8 @@ pub(super) fn attached(pin_root: &Path, interface: Option<&str>) -> anyhow::Resu
         match (interface, found.is_empty(), any_agent()?) {
             (Some(wanted), false, _) => bail!("no mesh is attached to {wanted}: there are meshes on {}", names()),
             (_, _, Some(pid)) => bail!(
-                "an agent runs here (process {pid}), but its pins are not under {}: give the --pin-dir that it was given, and enter \
-                 namespaces by `nsenter --net=`, not `ip netns exec`, which hides the host's BPF file system",
+                "an agent runs here (process {pid}), but its pins are not under {}: it has not said yet that it is up, or it was given another \
+                 --pin-dir, or `ip netns exec` hides the host's BPF file system (`nsenter --net=` does not)",
                 pin_root.display()
             ),
             _ => bail!(
@@ -60,7 +75,9 @@ pub(super) fn attached(pin_root: &Path, interface: Option<&str>) -> anyhow::Resu
         }
     };
     let (interface, ifindex, pins) = found.swap_remove(place);
-    Ok(Attached { interface, ifindex, tables: Tables::open(&pins)?, pins })
+    // First: what is exchanged from here on is noticed.
+    let meta = meta_id(&pins)?;
+    Ok(Attached { interface, ifindex, tables: Tables::open(&pins)?, pins, meta })
 }
 
 /// The agent of any interface of this namespace.

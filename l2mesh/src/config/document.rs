@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{ConfigError, ConfigErrors, Location, Mesh, NodeKind, read};
+use super::{ConfigError, ConfigErrors, Location, Mesh, NodeKind, read, read_again};
 
 /// A text and what became of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,7 +33,11 @@ impl Document {
     /// # Errors
     /// It cannot be read.
     pub(crate) fn from_file(path: &Path) -> Result<Self, ConfigErrors> {
-        match read(path) {
+        Self::new(path, read(path))
+    }
+
+    fn new(path: &Path, text: io::Result<String>) -> Result<Self, ConfigErrors> {
+        match text {
             Ok(text) => Ok(Self { origin: Origin::File(path.to_owned()), read: text.clone(), text }),
             Err(error) => {
                 let location = Location { place: path.display().to_string(), line: None };
@@ -66,7 +70,7 @@ impl Document {
     /// It cannot be read.
     pub(crate) fn reread(&self) -> Result<Self, ConfigErrors> {
         match &self.origin {
-            Origin::File(path) => Self::from_file(path),
+            Origin::File(path) => Self::new(path, read_again(path)),
             Origin::Flags(_) => Ok(Self { text: self.read.clone(), ..self.clone() }),
         }
     }
@@ -101,7 +105,7 @@ impl Document {
 
     /// True if the file is as it was when it was read.
     pub(crate) fn is_as_read(&self) -> bool {
-        self.path().is_none_or(|path| read(path).is_ok_and(|text| text == self.read))
+        self.path().is_none_or(|path| read_again(path).is_ok_and(|text| text == self.read))
     }
 
     /// Writes it beside the file, to take the file's place.
@@ -116,7 +120,7 @@ impl Document {
         let what = |error: io::Error| format!("{} cannot be saved: {error}", path.display());
         // Where it is a link, what it leads to.
         let path = fs::canonicalize(path).map_err(what)?;
-        if read(&path).map_err(what)? != self.read {
+        if read_again(&path).map_err(what)? != self.read {
             return Err(format!(
                 "{} has been changed since it was read: `l2mesh reload` takes that up, then try again",
                 path.display()

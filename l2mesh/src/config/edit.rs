@@ -7,7 +7,7 @@ use l2mesh_common::wire::{MacAddr, Vni};
 use serde::{Deserialize, Serialize};
 use toml_edit::{Array, ArrayOfTables, DocumentMut, InlineTable, Item, RawString, Table, TableLike, Value, value};
 
-use self::layout::{append, put_back, remove_value};
+use self::layout::{append, as_parsed, as_written, put_back, remove_value};
 
 /// What is changed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -119,7 +119,7 @@ fn text<S: serde::Serializer>(mac: &MacAddr, serializer: S) -> Result<S::Ok, S::
 /// # Errors
 /// What is to be removed is not there, in one sentence; or the text is no TOML.
 pub(crate) fn edited(text: &str, edit: &Edit, own: &str) -> Result<String, String> {
-    let mut document: DocumentMut = text.parse().map_err(|error| format!("cannot be changed: {error}"))?;
+    let mut document: DocumentMut = as_parsed(text).parse().map_err(|error| format!("cannot be changed: {error}"))?;
     match edit {
         Edit::AddNode(node) => add_node(&mut document, node)?,
         Edit::RemoveNode(Named { name }) => remove_node(&mut document, name)?,
@@ -128,7 +128,7 @@ pub(crate) fn edited(text: &str, edit: &Edit, own: &str) -> Result<String, Strin
         Edit::AddMac(mac) => add_mac(&mut document, mac)?,
         Edit::RemoveMac(mac) => remove_mac(&mut document, mac)?,
     }
-    Ok(document.to_string())
+    Ok(as_written(text, document.to_string()))
 }
 
 fn add_node(document: &mut DocumentMut, node: &NewNode) -> Result<(), String> {
@@ -200,7 +200,19 @@ fn remove_network(document: &mut DocumentMut, name: &str) -> Result<(), String> 
 
 fn add_mac(document: &mut DocumentMut, StaticMac { mac, vni, peer }: &StaticMac) -> Result<(), String> {
     let peer = peer.as_ref().ok_or_else(|| format!("behind which node is {mac}? Say so with --peer"))?;
+    let is_inline = document.get("network").is_some_and(Item::is_value);
     let network = network_of(document, *vni)?;
+    if is_inline && !network.contains_key("mac") {
+        // There is no [[network.mac]] within braces.
+        let mut macs = Value::from(Array::new());
+        if let Some(last) = network.iter_mut().last().and_then(|(_, last)| last.as_value_mut()) {
+            let room = last.decor().suffix().cloned().unwrap_or_default();
+            last.decor_mut().set_suffix("");
+            macs.decor_mut().set_prefix(" ");
+            macs.decor_mut().set_suffix(room);
+        }
+        network.insert("mac", Item::Value(macs));
+    }
     push(network, "mac", vec![("mac", Value::from(mac.to_string())), ("node", Value::from(peer))]);
     Ok(())
 }

@@ -32,11 +32,13 @@ use std::{
     fs::File,
     io::{self, Read as _},
     net::IpAddr,
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     time::Duration,
 };
 
 use l2mesh_common::wire::{MacAddr, Vni};
+use nix::fcntl::OFlag;
 
 pub(crate) use diff::changes;
 pub(crate) use document::Document;
@@ -276,8 +278,22 @@ pub(crate) struct Network {
 
 /// All of a file, which may be a pipe, but not endless.
 pub(crate) fn read(path: &Path) -> io::Result<String> {
+    all_of(File::open(path)?)
+}
+
+/// The same of a file that was read before: opened or read, a pipe or a device would hold up an agent for as long as it likes.
+pub(crate) fn read_again(path: &Path) -> io::Result<String> {
+    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() || kind.is_dir() {
+        return all_of(file);
+    }
+    Err(io::Error::other("it is a pipe or a device, and only a file can be read again"))
+}
+
+fn all_of(file: File) -> io::Result<String> {
     let mut text = String::new();
-    let length = File::open(path)?.take(FILE_MAX + 1).read_to_string(&mut text)?;
+    let length = file.take(FILE_MAX + 1).read_to_string(&mut text)?;
     if u64::try_from(length).is_ok_and(|length| length <= FILE_MAX) {
         Ok(text)
     } else {

@@ -50,10 +50,14 @@ pub(crate) async fn ensure(
 ) -> anyhow::Result<()> {
     let before = recorded(&tables.labels)?;
     if !before.is_empty() || view.networks.iter().any(|network| network.bridge.is_some()) {
-        for link in netlink.links().await? {
-            let bridge_of = |vni| view.networks.iter().find(|it| it.vni == vni).and_then(|it| it.bridge.as_ref());
-            if view.vni_of_bridge(&link).is_some_and(|vni| bridge_of(vni) != Some(&link.name)) {
-                netlink.delete(link.index).await?;
+        let ours: Vec<Link> = netlink.links().await?.into_iter().filter(|link| view.owns(link)).collect();
+        let bridge_of = |vni| view.networks.iter().find(|it| it.vni == vni).and_then(|it| it.bridge.as_ref());
+        let is_unwanted = |link: &&Link| view.vni_of_bridge(link).is_some_and(|vni| bridge_of(vni) != Some(&link.name));
+        let unwanted: Vec<u32> = ours.iter().filter(is_unwanted).map(|link| link.index).collect();
+        if !unwanted.is_empty() {
+            let stay = in_use(netlink, &ours).await?;
+            for index in unwanted.into_iter().filter(|index| !stay.contains(index)) {
+                netlink.delete(index).await?;
             }
         }
     }
@@ -117,7 +121,7 @@ async fn join(
             network.interface
         ),
     }
-    if is_new {
+    if is_new || is_ours && bridge.was_never_up() {
         netlink.set_up(bridge.index).await?;
     } else if !is_ours && let Some(now) = netlink.link_by_index(bridge.index).await? {
         if now.mtu > network.mtu {

@@ -77,7 +77,7 @@ pub(crate) struct Pair {
     pub(crate) hidden_name: String,
     /// The overlay interface while it is in our namespace.
     pub(crate) overlay: Option<Link>,
-    /// True if this attach made them.
+    /// True if this attach made them, or the overlay interface has never been up.
     pub(crate) is_new: bool,
     /// True while the overlay interface is a port of a bridge, whoever made it one.
     pub(crate) is_bridge_port: bool,
@@ -150,8 +150,9 @@ async fn ensure_networks(
             let overlay = ends.iter().find(|end| end.index != hidden).copied().cloned();
             let mac = overlay.as_ref().and_then(|link| link.mac).unwrap_or(mac);
             let hidden_name = end.name.clone();
-            let pair =
-                Pair { vni: network.vni, hidden, hidden_name, overlay, is_new: false, is_bridge_port: false, mac };
+            // Who made it was killed before it was brought up.
+            let is_new = overlay.as_ref().is_some_and(Link::was_never_up);
+            let pair = Pair { vni: network.vni, hidden, hidden_name, overlay, is_new, is_bridge_port: false, mac };
             pairs.insert(network.vni, pair);
         } else {
             missing.push(network);
@@ -159,13 +160,15 @@ async fn ensure_networks(
         }
     }
     // What is left in `ends` is in no network any more: it may have a name that is wanted now.
-    let names: HashSet<&str> = missing.iter().map(|network| &*network.interface).collect();
+    let names: HashSet<&str> = view.networks.iter().map(|network| &*network.interface).collect();
     in_the_way.extend(ends.into_values().flatten().filter(|link| names.contains(&*link.name)));
     for some in in_the_way.chunks(TOGETHER) {
         netlink.delete_together(&some.iter().map(|link| link.index).collect::<Vec<_>>()).await?;
     }
     let gone: HashSet<u32> = in_the_way.iter().map(|link| link.index).collect();
-    let names: HashSet<&str> = links.iter().filter(|it| !gone.contains(&it.index)).map(|it| &*it.name).collect();
+    let left: Vec<&Link> = links.iter().filter(|it| !gone.contains(&it.index)).collect();
+    rename(netlink, view, &mut pairs, &left).await?;
+    let names: HashSet<&str> = left.iter().map(|it| &*it.name).collect();
     for pair in make(netlink, view, &missing, &names, made).await? {
         pairs.insert(pair.vni, pair);
     }
@@ -179,6 +182,32 @@ async fn ensure_networks(
         networks.push(pair);
     }
     Ok(networks)
+}
+
+/// Gives overlay interfaces their names, which others of them may have until then.
+async fn rename(netlink: &Netlink, view: &View, pairs: &mut HashMap<u32, Pair>, links: &[&Link]) -> anyhow::Result<()> {
+    let mut wanted: HashMap<u32, &str> = HashMap::new();
+    for network in &view.networks {
+        if let Some(overlay) = pairs.get_mut(&network.vni).and_then(|pair| pair.overlay.as_mut())
+            && overlay.name != network.interface
+        {
+            wanted.insert(overlay.index, &network.interface);
+            overlay.name.clone_from(&network.interface);
+        }
+    }
+    let names: HashSet<&str> = wanted.values().copied().collect();
+    let holders = links.iter().copied().filter(|link| names.contains(&*link.name));
+    let (ours, others): (Vec<&Link>, Vec<&Link>) = holders.partition(|link| wanted.contains_key(&link.index));
+    if let Some(other) = others.first() {
+        return Err(underlay::Error::NameTaken { name: other.name.clone() }.into());
+    }
+    for link in ours {
+        netlink.rename(link.index, &format!("l2mt{}", link.index)).await?;
+    }
+    for (index, name) in wanted {
+        netlink.rename(index, name).await?;
+    }
+    Ok(())
 }
 
 /// Removes what the configuration no longer has.
@@ -229,12 +258,8 @@ async fn make(
     Ok(pairs.collect())
 }
 
-/// Name, MTU and MAC address as configured; the latter unless somebody gave it another.
+/// MTU and MAC address as configured; the latter unless somebody gave it another.
 async fn dress(netlink: &Netlink, network: &NetworkView, overlay: &mut Link) -> anyhow::Result<()> {
-    if overlay.name != network.interface {
-        netlink.rename(overlay.index, &network.interface).await?;
-        overlay.name.clone_from(&network.interface);
-    }
     if overlay.mtu != network.mtu {
         netlink.set_mtu(overlay.index, network.mtu).await?;
         overlay.mtu = network.mtu;

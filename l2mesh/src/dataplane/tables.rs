@@ -13,7 +13,7 @@ use l2mesh_common::{
     tables::{
         Bucket, BucketKey, Change, Counter, Fact, FdbEntry, FdbKey, FloodList, Label, LabelKey, MemberKey, MemberMacs,
         Members, Meta, Neighbour, NeighbourKey, Network, NetworkCounter, NextHop, PathNote, PathRx, PathTx, Peer,
-        PeerCounter, PeerId, Port, Settings, VtepAddress,
+        PeerCounter, PeerId, Port, Reported, Settings, VtepAddress,
     },
     verdict::Verdict,
 };
@@ -21,7 +21,7 @@ use l2mesh_common::{
 use super::{mapped::Mapped, pins::PinDir};
 
 /// Every map, in the order of the table in `l2mesh_common::tables`.
-pub(crate) const MAPS: [&str; 27] = [
+pub(crate) const MAPS: [&str; 28] = [
     "META",
     "SETTINGS",
     "NETWORKS",
@@ -43,6 +43,7 @@ pub(crate) const MAPS: [&str; 27] = [
     "PATH_TX",
     "PATH_RX",
     "FINGERPRINTS",
+    "REACHABILITY",
     "PATH_NOTES",
     "HISTORY",
     "NODES",
@@ -74,6 +75,7 @@ pub(crate) struct Tables {
     pub(crate) path_tx: Mapped<PathTx>,
     pub(crate) path_rx: Mapped<PathRx>,
     pub(crate) fingerprints: Mapped<u64>,
+    pub(crate) reachability: Mapped<Reported>,
     pub(crate) path_notes: Mapped<PathNote>,
     pub(crate) history: Mapped<Change>,
     pub(crate) nodes: HashMap<MapData, u32, PeerId>,
@@ -105,6 +107,7 @@ impl Tables {
             path_tx: Mapped::open(&pins.pin("PATH_TX"))?,
             path_rx: Mapped::open(&pins.pin("PATH_RX"))?,
             fingerprints: Mapped::open(&pins.pin("FINGERPRINTS"))?,
+            reachability: Mapped::open(&pins.pin("REACHABILITY"))?,
             path_notes: Mapped::open(&pins.pin("PATH_NOTES"))?,
             history: Mapped::open(&pins.pin("HISTORY"))?,
             nodes: open(pins, "NODES")?,

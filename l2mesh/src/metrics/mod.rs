@@ -8,6 +8,7 @@ mod gather;
 
 use std::{
     cell::RefCell,
+    collections::VecDeque,
     convert::Infallible,
     io,
     net::{SocketAddr, TcpListener as StdListener},
@@ -30,15 +31,17 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, oneshot},
-    task::{LocalSet, spawn_local},
+    task::{AbortHandle, LocalSet, spawn_local},
     time::{sleep, timeout},
 };
 
 use self::{exposition::Format, gather::Gatherer};
 use crate::agent::Agent;
 
-/// Connections at a time; others wait.
+/// Connections at a time; for another one the oldest has to go.
 const CONNECTIONS: usize = 16;
+/// But not before it has had so long.
+const TURN: Duration = Duration::from_millis(500);
 /// What a connection may take in all, so that one who says nothing or reads nothing holds its place no longer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Of a request: nobody who scrapes has more to say.
@@ -134,15 +137,13 @@ async fn accept(listener: StdListener, gatherer: Gatherer, mut stop: oneshot::Re
     let listener = TcpListener::from_std(listener)?;
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let shared = Rc::new(RefCell::new(Shared { gatherer, answers: [None, None] }));
+    let mut connections: VecDeque<(Instant, AbortHandle)> = VecDeque::new();
     loop {
         let accepted = tokio::select! {
             _ = &mut stop => return Ok(()),
-            accepted = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (listener.accept().await, place)
-            } => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let stream = match accepted.0 {
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             // One that was hung up before we looked; or there are no file descriptors, and all that helps is time.
             Err(error) => {
@@ -151,9 +152,18 @@ async fn accept(listener: StdListener, gatherer: Gatherer, mut stop: oneshot::Re
                 continue;
             }
         };
+        connections.retain(|(_, it)| !it.is_finished());
+        let turn = connections.front().map_or(TURN, |(since, _)| TURN.saturating_sub(since.elapsed()));
+        let place = if let Ok(place) = timeout(turn, Arc::clone(&places).acquire_owned()).await {
+            place
+        } else {
+            // Who opens connections and says nothing must not keep Prometheus out.
+            connections.pop_front().inspect(|(_, oldest)| oldest.abort());
+            Arc::clone(&places).acquire_owned().await
+        };
         let shared = Rc::clone(&shared);
-        spawn_local(async move {
-            let _place = accepted.1;
+        let task = spawn_local(async move {
+            let _place = place;
             let service = service_fn(move |request| {
                 let response = answer(&mut shared.borrow_mut(), &request);
                 async { Ok::<_, Infallible>(response) }
@@ -170,6 +180,7 @@ async fn accept(listener: StdListener, gatherer: Gatherer, mut stop: oneshot::Re
                 Err(_) => log::debug!("metrics: a client took longer than {PATIENCE:?}"),
             }
         });
+        connections.push_back((Instant::now(), task.abort_handle()));
     }
 }
 

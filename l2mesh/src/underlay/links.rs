@@ -50,7 +50,7 @@ pub(crate) struct Link {
     /// How many wish for every frame: promiscuous sniffers, and one for being a bridge port.
     /// A sniffer that does not ask for promiscuous mode (`tcpdump -p`) does not show.
     pub promiscuity: u32,
-    /// Root queueing discipline: `noqueue`, `fq_codel`, ...; `noop` while down.
+    /// Root queueing discipline: `noqueue`, `fq_codel`, ...; `noop` before it is up for the first time in its namespace.
     pub qdisc: Option<String>,
     /// Device group, 0 unless somebody changed it.
     pub group: u32,
@@ -62,6 +62,13 @@ pub(crate) struct Link {
     pub num_tx_queues: u32,
     /// The XDP program on it.
     pub xdp_program: Option<u32>,
+}
+
+impl Link {
+    /// True until somebody brings it up; not if it was switched off after that.
+    pub(crate) fn was_never_up(&self) -> bool {
+        !self.up && self.qdisc.as_deref() == Some("noop")
+    }
 }
 
 impl Netlink {

@@ -283,7 +283,7 @@ async fn next_request(read: &mut BufReader<OwnedReadHalf>) -> Result<Option<Requ
     if u64::try_from(line.len()).is_ok_and(|length| length > LONGEST) {
         return Err(format!("a request has {LONGEST} octets at most"));
     }
-    serde_json::from_slice(&line).map(Some).map_err(|error| format!("not a request that this agent knows: {error}"))
+    Request::from_json(&line).map(Some).map_err(|error| format!("not a request that this agent knows: {error}"))
 }
 
 async fn say(write: &mut OwnedWriteHalf, reply: &Reply) -> bool {

@@ -47,54 +47,58 @@ pub(crate) async fn run(args: &CaptureArgs, pin_root: &Path) -> anyhow::Result<(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut renewed = Instant::now();
     let wanted = args.count.unwrap_or(u64::MAX);
-    let mut written = 0;
+    let (mut written, mut missed) = (0, Duration::ZERO);
     let end = loop {
         let is_over = tokio::select! {
             _ = ticks.tick() => false,
             _ = interrupt.recv() => true,
             _ = terminate.recv() => true,
         };
+        // We were stopped, or nobody took what we write: the programs have recorded nothing since, and have not counted it.
+        missed += renewed.elapsed().saturating_sub(recorder::LEASE);
+        let mut is_gone = false;
         if is_over {
             recorder.stop();
+        } else if renewed.elapsed() >= recorder::RENEW {
+            is_gone = !recorder.renew();
+            renewed = Instant::now();
+            names.known.clear();
         }
-        for recorded in recorder.fetch(is_over) {
+        for recorded in recorder.fetch(is_over || is_gone) {
             if written < wanted {
                 output.write(&recorded, &mut names)?;
                 written += 1;
             }
         }
         output.flush()?;
-        if is_over {
-            break None;
+        if is_gone {
+            break Some("the mesh was detached");
         }
-        if written >= wanted {
+        if is_over || written >= wanted {
             break None;
-        }
-        if renewed.elapsed() >= recorder::RENEW {
-            if !recorder.renew() {
-                break Some("the mesh was detached");
-            }
-            renewed = Instant::now();
-            names.known.clear();
         }
     };
     recorder.stop();
     if let Some(end) = end {
         eprintln!("{end}");
     }
-    eprintln!("{}", summary(written, recorder.lost()));
+    eprintln!("{}", summary(written, recorder.lost(), missed));
     Ok(())
 }
 
-fn summary(written: u64, lost: u64) -> String {
+fn summary(written: u64, lost: u64, missed: Duration) -> String {
     let what = if written == 1 { "1 frame".to_owned() } else { format!("{written} frames") };
-    match lost {
+    let text = match lost {
         0 => format!("{what} captured, none lost"),
         _ => format!(
             "{what} captured, {lost} lost, which came faster than they could be written: --snaplen 128, --point, --peer and --vni \
              make it less"
         ),
+    };
+    if missed.is_zero() {
+        return text;
     }
+    format!("{text}; nothing was recorded for {:.1} s, while what was captured was not taken", missed.as_secs_f64())
 }
 
 fn filter(args: &CaptureArgs, mesh: &Attached) -> anyhow::Result<CaptureFilter> {

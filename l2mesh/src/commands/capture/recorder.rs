@@ -1,4 +1,4 @@
-//! Switches the recording on, fetches what was recorded, and switches it off. It ends by itself within [`LEASE_NS`] if this process
+//! Switches the recording on, fetches what was recorded, and switches it off. It ends by itself within [`LEASE`] if this process
 //! does not go on asking for it, and nothing is recorded from the moment on in which the process ends: the kernel takes its
 //! buffers out of the map (`perf_event_fd_array_release`).
 
@@ -28,7 +28,8 @@ use super::{super::output::Attached, frame::Recorded};
 use crate::dataplane::{mapped::Mapped, pins::PinDir};
 
 /// For so long is it asked for, and so often anew.
-const LEASE_NS: u64 = 2_000_000_000;
+pub(super) const LEASE: Duration = Duration::from_secs(2);
+const LEASE_NS: u64 = LEASE.as_secs() * 1_000_000_000;
 pub(super) const RENEW: Duration = Duration::from_millis(500);
 
 /// Room for what all processors record between two fetches, octets.

@@ -10,6 +10,7 @@ mod screen;
 
 use std::{
     io::IsTerminal as _,
+    os::fd::AsFd as _,
     path::Path,
     sync::{
         Arc,
@@ -20,7 +21,11 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use nix::sys::signal::{SigSet, Signal};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::signal::{SigSet, Signal},
+};
 use ratatui::{
     DefaultTerminal,
     crossterm::event::{self, Event, KeyEventKind},
@@ -35,6 +40,8 @@ use crate::cli::TopArgs;
 
 /// How long a signal may wait for us to look.
 const GLANCE: Duration = Duration::from_millis(100);
+/// And how long at most, where we cannot.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Shows the screen until a key or a signal ends it. The terminal is then as it was before, also after a panic.
 ///
@@ -88,7 +95,8 @@ fn show(
                 return Ok(());
             }
             let left = due.saturating_duration_since(Instant::now());
-            if event::poll(left.min(GLANCE)).context("the terminal cannot be read")? {
+            // It may hold some back that came together.
+            if has_event(Duration::ZERO)? || has_event(left.min(GLANCE))? {
                 match event::read().context("the terminal cannot be read")? {
                     Event::Key(key) if key.kind != KeyEventKind::Release => {
                         if screen.key(key) == Next::End {
@@ -111,6 +119,22 @@ fn show(
     }
 }
 
+/// Waits for a key or another size. Not in crossterm, which never returns when the terminal goes away meanwhile.
+///
+/// # Errors
+/// The terminal is gone.
+fn has_event(time: Duration) -> anyhow::Result<bool> {
+    let stdin = std::io::stdin();
+    let mut descriptors = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut descriptors, PollTimeout::try_from(time).unwrap_or(PollTimeout::ZERO)) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(error) => return Err(error).context("the terminal cannot be read"),
+    }
+    let seen = descriptors[0].revents().unwrap_or(PollFlags::empty());
+    ensure!(!seen.intersects(PollFlags::POLLHUP | PollFlags::POLLERR), "the terminal is gone");
+    event::poll(Duration::ZERO).context("the terminal cannot be read")
+}
+
 /// Signals that end us set a flag, so that the terminal can be restored. Blocked here, and so in every thread made from now on, but in
 /// the one that waits for them.
 fn watch_signals() -> anyhow::Result<Arc<AtomicBool>> {
@@ -122,6 +146,10 @@ fn watch_signals() -> anyhow::Result<Arc<AtomicBool>> {
     let wait = move || {
         if signals.wait().is_ok() {
             flag.store(true, Ordering::Relaxed);
+            // Who has not looked by then never will: see `wait_for_input`.
+            thread::sleep(PATIENCE);
+            let _gone = ratatui::try_restore();
+            std::process::exit(1);
         }
     };
     thread::Builder::new().name("signals".into()).spawn(wait).context("cannot watch for signals")?;

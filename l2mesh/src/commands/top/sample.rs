@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -10,7 +10,7 @@ use l2mesh_common::tables::{Fact, FdbEntry, FdbKey, LabelKey, Network, NetworkCo
 
 use super::{
     super::{
-        maps::{PathRow, Snapshot, vni_text},
+        maps::{Matrix, PathRow, Snapshot, vni_text},
         output::{Attached, attached},
     },
     rates::{Rates, sum},
@@ -60,6 +60,7 @@ pub(super) struct Sample {
     pub(super) mode: String,
     pub(super) agent: Option<i32>,
     pub(super) peers: Vec<PeerLine>,
+    pub(super) matrix: Matrix,
     pub(super) networks: Vec<NetworkLine>,
     pub(super) macs: Vec<MacLine>,
     /// Of all networks.
@@ -68,6 +69,7 @@ pub(super) struct Sample {
 
 /// Reads one sample after another.
 pub(super) struct Reader {
+    pin_root: PathBuf,
     attached: Attached,
     at: Instant,
     peers: BTreeMap<u32, PeerCounter>,
@@ -91,9 +93,13 @@ impl Reader {
     /// # Errors
     /// There is none, or it cannot be read.
     pub(super) fn open(pin_root: &Path, interface: Option<&str>) -> anyhow::Result<Self> {
-        let attached = attached(pin_root, interface)?;
+        Ok(Self::of(pin_root, attached(pin_root, interface)?))
+    }
+
+    fn of(pin_root: &Path, attached: Attached) -> Self {
         let none = BTreeMap::new;
-        Ok(Self { attached, at: Instant::now(), peers: none(), networks: none(), macs: Walk::default() })
+        let pin_root = pin_root.to_owned();
+        Self { pin_root, attached, at: Instant::now(), peers: none(), networks: none(), macs: Walk::default() }
     }
 
     /// The interface whose mesh it is.
@@ -102,7 +108,13 @@ impl Reader {
     }
 
     /// As it is now; rates are those since the last time.
+    ///
+    /// # Errors
+    /// The mesh is gone, or cannot be read just now.
     pub(super) fn read(&mut self) -> anyhow::Result<Sample> {
+        if !self.attached.is_current() {
+            *self = Self::of(&self.pin_root, attached(&self.pin_root, Some(&self.attached.interface))?);
+        }
         let tables = &self.attached.tables;
         let (now, now_ns) = (Instant::now(), coarse_now_ns()?);
         let time = now.duration_since(self.at);
@@ -115,6 +127,7 @@ impl Reader {
             ..Sample::default()
         };
         let snapshot = Snapshot::of(tables);
+        sample.matrix = Matrix::of(tables, &snapshot)?;
         let mut ids: Vec<u32> = tables.vteps.iter().filter_map(|it| Some(it.ok()?.1)).collect();
         ids.sort_unstable();
         let names: BTreeMap<u32, String> = ids.iter().map(|&id| (id, tables.label(LabelKey::peer(id)))).collect();

@@ -20,6 +20,18 @@ pub(super) fn append(array: &mut Array, value: impl Into<Value>) {
     array.push_formatted(value);
 }
 
+/// Without the line ends of Windows.
+pub(super) fn as_parsed(text: &str) -> String {
+    text.replace("\r\n", "\n")
+}
+
+/// What the parser does not keep: the mark at the beginning and the line ends of Windows.
+pub(super) fn as_written(before: &str, text: String) -> String {
+    const MARK: char = '\u{feff}';
+    let text = if before.contains("\r\n") { text.replace('\n', "\r\n") } else { text };
+    if before.starts_with(MARK) && !text.starts_with(MARK) { format!("{MARK}{text}") } else { text }
+}
+
 /// Removes a value from an array. The comment of the line above it is not its own.
 pub(super) fn remove_value(array: &mut Array, place: usize) {
     let gone = array.remove(place);

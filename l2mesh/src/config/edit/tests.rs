@@ -163,3 +163,23 @@ fn refused() {
         assert!(said.contains(says), "{said}");
     }
 }
+
+/// Lists in braces, in which tables of their own cannot stand.
+#[test]
+fn mac_addresses_in_braces() {
+    let text = "node = [{ name = \"a\", address = \"203.0.113.1\" }, { name = \"b\", address = \"203.0.113.2\" }]\nnetwork = [{ name = \"lan\", vni = 16 }]\n";
+    let added = edit(text, &Edit::AddMac(mac("52:54:00:00:00:02", 16, Some("a"))));
+    let expected = "vni = 16, mac = [{ mac = \"52:54:00:00:00:02\", node = \"a\" }] }]\n";
+    assert!(added.ends_with(expected), "{added}");
+    Mesh::from_toml(&added, "mesh.toml").expect("valid");
+    let more = edit(&added, &Edit::AddMac(mac("52:54:00:00:00:03", 16, Some("a"))));
+    assert_eq!(Mesh::from_toml(&more, "mesh.toml").expect("valid").networks[0].macs.len(), 2);
+}
+
+/// What an editor on Windows has written stays so.
+#[test]
+fn line_ends_and_mark() {
+    let windows = format!("\u{feff}{}", FILE.replace('\n', "\r\n"));
+    let text = edit(&windows, &node("c", "203.0.113.3"));
+    assert_eq!(text, format!("\u{feff}{}", edit(FILE, &node("c", "203.0.113.3")).replace('\n', "\r\n")));
+}
