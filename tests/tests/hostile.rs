@@ -85,7 +85,7 @@ fn interfaces_that_were_never_up() {
     a.run("ip link add br0 type bridge");
     a.run("ip link set br0 alias l2mesh:eth0:16:bridge");
     assert_eq!([a.link("l2m10"), a.link("br0")].map(|link| link["qdisc"].clone()), ["noop", "noop"]);
-    let mut agent = mesh.attach(&[]);
+    let agent = mesh.attach(&[]);
     assert_eq!(traffic::ping(a, [10, 8, 0, 2], 2).lost(), 0);
     a.run("ip link set l2m10 down");
     agent.kill();
