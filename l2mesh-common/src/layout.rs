@@ -4,8 +4,8 @@ use crate::{
     freeze::Stays,
     tables::{
         Bucket, BucketKey, CaptureFilter, CaptureRecord, Change, Counter, Event, FdbEntry, FdbKey, FloodList, Label,
-        LabelKey, MemberKey, MemberMacs, Members, Meta, Metadata, Neighbour, NeighbourKey, Network, NextHop, PathLimit,
-        PathNote, PathRx, PathTx, Peer, PeerCounter, Port, Settings, VtepAddress,
+        LabelKey, MemberKey, MemberMacs, Members, Meta, Metadata, Neighbour, NeighbourKey, Network, NetworkCounter,
+        NextHop, PathLimit, PathNote, PathRx, PathTx, Peer, PeerCounter, Port, Reported, Settings, VtepAddress,
     },
 };
 
@@ -23,7 +23,7 @@ const OTHER: bool = cfg!(feature = "other-layout");
 pub fn format(map: &str) -> u32 {
     match map {
         "FDB" if OTHER => LAYOUT_VERSION,
-        "SETTINGS" | "FINGERPRINTS" | "NETWORK_COUNTERS" => 4,
+        "SETTINGS" | "FINGERPRINTS" | "NETWORK_COUNTERS" | "REACHABILITY" => 4,
         // `NETWORKS` and `PORTS` have had numbers for that since 4 in place of zeros: 0 counts together what is not numbered yet, and
         // each version writes its own when it attaches.
         _ => 3,
@@ -64,6 +64,7 @@ shared! {
     Neighbour => 40,
     NeighbourKey => 20,
     Network => 96,
+    NetworkCounter => 48,
     NextHop => 104,
     PathLimit => 16,
     PathNote => 48,
@@ -72,6 +73,7 @@ shared! {
     Peer => 240,
     PeerCounter => 32,
     Port => 24,
+    Reported => 136,
     Settings => 116,
     Stays => 136,
     VtepAddress => 16,

@@ -151,7 +151,7 @@ verdicts! {
     RelayedStranger = 99, Dropped, "relayed-stranger", "Received as relayed from an address that is no relay of this mesh";
     RelayedOrigin = 100, Dropped, "relayed-origin", "Received as relayed for a node that is unknown, or not in the network";
     SentRelayed = 101, Noted, "sent-relayed", "Sent through a relay, because the direct path is down";
-    NoPathUp = 102, Noted, "no-path-up", "Sent on the direct path although it is down: no other is up";
+    NoPathUp = 102, Noted, "no-path-up", "Sent although no path is up: through a relay that is answered at all, else directly";
     ReceivedRelayed = 103, Noted, "received-relayed", "Received through a relay";
 }
 

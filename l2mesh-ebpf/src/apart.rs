@@ -226,14 +226,20 @@ pub(crate) extern "C" fn set_tunnel(
 
 /// [`storm::send`].
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn storm_send(limit: u32, source: *const FdbKey, frames: u32) -> u64 {
-    named(source).map_or(0, |source| to_bits(storm::send(limit, source, frames)))
+pub(crate) extern "C" fn storm_send(limit: u32, network: u16, source: *const FdbKey, frames: u32) -> u64 {
+    named(source).map_or(0, |source| to_bits(storm::send(limit, network, source, frames)))
 }
 
 /// [`storm::receive`].
 #[unsafe(no_mangle)]
-pub(crate) extern "C" fn storm_receive(limit: u32, source: *const FdbKey, peer: PeerId, frames: u32) -> u64 {
-    named(source).map_or(0, |source| to_bits(storm::receive(limit, source, peer, frames)))
+pub(crate) extern "C" fn storm_receive(
+    limit: u32,
+    network: u16,
+    source: *const FdbKey,
+    peer: PeerId,
+    frames: u32,
+) -> u64 {
+    named(source).map_or(0, |source| to_bits(storm::receive(limit, network, source, peer, frames)))
 }
 
 /// [`learn::change`].

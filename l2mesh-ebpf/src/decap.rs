@@ -379,7 +379,7 @@ fn check_inner(vni: Vni, peer: PeerId, network: &Network, inner: &EthernetHeader
         return Err(Verdict::LinkLocalReceived);
     }
     if inner.destination.is_group() {
-        storm::receive_apart(network.storm_limit, &FdbKey::new(vni.get(), inner.source), peer, frames)?;
+        storm::receive_apart(network, &FdbKey::new(vni.get(), inner.source), peer, frames)?;
     }
     Ok(())
 }

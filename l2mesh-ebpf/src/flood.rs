@@ -33,7 +33,7 @@ pub(crate) fn flood(skb: &mut Skb, departing: &Departing, storm_limit: u32) -> R
         if !list.takes(departing.packet) {
             return Err(Verdict::TooBig);
         }
-        storm::send_apart(storm_limit, &FdbKey::new(vni, inner.source), skb.frames())?;
+        storm::send_apart(storm_limit, departing.network, &FdbKey::new(vni, inner.source), skb.frames())?;
     }
     if list.by_helper != 0 {
         raw_copies(skb, departing, list)?;

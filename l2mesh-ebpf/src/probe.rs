@@ -6,7 +6,7 @@ use l2mesh_common::{
     relay,
     tables::{BucketKey, PeerId, Settings},
     verdict::Verdict,
-    wire::{Fingerprint, Mark, OuterV4, OuterV6, PerFrame, Probe, ProbeKind},
+    wire::{Fingerprint, Mark, OuterV4, OuterV6, PerFrame, Probe, ProbeKind, Reachability},
 };
 
 use crate::{
@@ -48,6 +48,11 @@ pub(crate) fn take(
                 Family::V6 => packet.header::<Fingerprint>(OuterV6::LEN + Probe::LEN),
             };
             note(&probe, peer, via, fingerprint.map_or(0, |it| it.to_bits()))?;
+            if let Some(at) = room_for_reachability(arrived.family, packet.frame_len())
+                && let Some(noted) = tables::reported(peer)
+            {
+                packet.hear(at, noted);
+            }
             tables::count(Verdict::ProbeAnswered, packet.frame_len());
             Ok(Marked::Heard)
         }
@@ -91,9 +96,21 @@ fn reflect(
     if len >= room + Fingerprint::LEN as u32 {
         packet.replace(room, &settings.fingerprint)?;
     }
+    if let Some(at) = room_for_reachability(arrived.family, len)
+        && let Some(own) = tables::own_reachability()
+    {
+        packet.say(at, own)?;
+    }
     packet.rewrite(arrived.family, arrived.family, &next_hop.template, &frame)?;
     tables::count(Verdict::ProbeReflected, len);
     Ok(next_hop.ifindex)
+}
+
+/// Where it stands what the reflecting node says of others: long probes have room for it.
+#[inline(always)]
+fn room_for_reachability(family: Family, len: u32) -> Option<u32> {
+    let at = family.outer() + (Probe::LEN + Fingerprint::LEN) as u32;
+    (len >= at + Reachability::LEN as u32).then_some(at)
 }
 
 /// Notes an answer, if it is one to a probe that we sent this way and that waits for it.

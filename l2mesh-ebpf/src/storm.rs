@@ -6,7 +6,7 @@
 
 use l2mesh_common::{
     bucket::{Rate, is_over, share_of_peer, share_of_source},
-    tables::{BucketKey, FdbKey, PeerId},
+    tables::{BucketKey, FdbKey, Network, PeerId},
     verdict::Verdict,
 };
 
@@ -19,19 +19,33 @@ use crate::{
 
 /// [`send`], in a room of its own.
 #[inline(always)]
-pub(crate) fn send_apart(limit: u32, source: &FdbKey, frames: u32) -> Result<(), Verdict> {
-    if limit == 0 { Ok(()) } else { apart::from_bits(apart::storm_send(limit, source, frames)) }
+pub(crate) fn send_apart(limit: u32, network: u16, source: &FdbKey, frames: u32) -> Result<(), Verdict> {
+    if limit == 0 { Ok(()) } else { apart::from_bits(apart::storm_send(limit, network, source, frames)) }
 }
 
 /// [`receive`], in a room of its own.
 #[inline(always)]
-pub(crate) fn receive_apart(limit: u32, source: &FdbKey, peer: PeerId, frames: u32) -> Result<(), Verdict> {
-    if limit == 0 { Ok(()) } else { apart::from_bits(apart::storm_receive(limit, source, peer, frames)) }
+pub(crate) fn receive_apart(network: &Network, source: &FdbKey, peer: PeerId, frames: u32) -> Result<(), Verdict> {
+    match network.storm_limit {
+        0 => Ok(()),
+        limit => apart::from_bits(apart::storm_receive(limit, network.number, source, peer, frames)),
+    }
 }
 
 /// Takes a frame that this host is to flood from the buckets of its network and its source. `frames` are those on the wire.
 #[inline(always)]
-pub(crate) fn send(limit: u32, source: &FdbKey, frames: u32) -> Result<(), Verdict> {
+pub(crate) fn send(limit: u32, network: u16, source: &FdbKey, frames: u32) -> Result<(), Verdict> {
+    take_sent(limit, source, frames).inspect_err(|_| tables::count_storm_sent(network, frames))
+}
+
+/// Takes a received frame for a group from the buckets of its network, its peer and its source.
+#[inline(always)]
+pub(crate) fn receive(limit: u32, network: u16, source: &FdbKey, peer: PeerId, frames: u32) -> Result<(), Verdict> {
+    take_received(limit, source, peer, frames).inspect_err(|_| tables::count_storm_received(network, frames))
+}
+
+#[inline(always)]
+fn take_sent(limit: u32, source: &FdbKey, frames: u32) -> Result<(), Verdict> {
     let taking = Taking { source, peer: 0, frames, now: now_ns() };
     let all = taking.limit(&BucketKey::sent(source.vni), limit, Verdict::StormSent)?;
     let key = BucketKey::sent_by(source.vni, source.mac);
@@ -41,9 +55,8 @@ pub(crate) fn send(limit: u32, source: &FdbKey, frames: u32) -> Result<(), Verdi
     Ok(())
 }
 
-/// Takes a received frame for a group from the buckets of its network, its peer and its source.
 #[inline(always)]
-pub(crate) fn receive(limit: u32, source: &FdbKey, peer: PeerId, frames: u32) -> Result<(), Verdict> {
+fn take_received(limit: u32, source: &FdbKey, peer: PeerId, frames: u32) -> Result<(), Verdict> {
     let taking = Taking { source, peer, frames, now: now_ns() };
     let all = taking.limit(&BucketKey::received(source.vni), limit, Verdict::StormReceived)?;
     let key = BucketKey::received_from(source.vni, peer);

@@ -20,7 +20,7 @@ use l2mesh_common::{
     tables::{
         BUCKET_SLOTS, Bucket, BucketKey, CALL_SLOTS, CALL_TOO_BIG, Counter, Event, FDB_SIZE, FdbEntry, FdbKey,
         FloodList, Label, LabelKey, MAX_NETWORKS, MemberKey, MemberMacs, Members, Meta, Neighbour, NeighbourKey,
-        Network, PEER_SLOTS, Peer, PeerCounter, PeerId, Port, STAYS_SLOTS, Settings, VtepAddress,
+        Network, NetworkCounter, PEER_SLOTS, Peer, PeerCounter, PeerId, Port, STAYS_SLOTS, Settings, VtepAddress,
     },
     too_big,
     verdict::Verdict,
@@ -28,7 +28,7 @@ use l2mesh_common::{
 
 pub(crate) use self::{
     capture::{Room, captures, record_room, recorder, write_record},
-    paths::{PathTables, fingerprint, path_rx, path_tx},
+    paths::{PathTables, fingerprint, own_reachability, path_rx, path_tx, reported},
 };
 use crate::packet::{Quote, Skb};
 
@@ -60,7 +60,7 @@ static COUNTERS: PerCpuArray<Counter> = PerCpuArray::with_max_entries(Verdict::S
 #[map]
 static PEER_COUNTERS: PerCpuArray<PeerCounter> = PerCpuArray::with_max_entries(PEER_SLOTS, 0);
 #[map]
-static NETWORK_COUNTERS: PerCpuArray<PeerCounter> = PerCpuArray::with_max_entries(MAX_NETWORKS, 0);
+static NETWORK_COUNTERS: PerCpuArray<NetworkCounter> = PerCpuArray::with_max_entries(MAX_NETWORKS, 0);
 /// Only for people; the programs never look.
 #[map]
 static LABELS: HashMap<LabelKey, Label> =
@@ -352,6 +352,23 @@ pub(crate) fn count_received_in(network: u16, octets: u32) {
     if let Some(counter) = NETWORK_COUNTERS.get_ptr_mut(network.into()) {
         // SAFETY: see `count`.
         add(unsafe { &mut (*counter).received }, octets);
+    }
+}
+
+/// Frames that storm control ends on their way into the network of this number.
+#[inline(always)]
+pub(crate) fn count_storm_sent(network: u16, frames: u32) {
+    if let Some(counter) = NETWORK_COUNTERS.get_ptr_mut(network.into()) {
+        // SAFETY: see `count`.
+        unsafe { (*counter).storm_sent += u64::from(frames) };
+    }
+}
+
+#[inline(always)]
+pub(crate) fn count_storm_received(network: u16, frames: u32) {
+    if let Some(counter) = NETWORK_COUNTERS.get_ptr_mut(network.into()) {
+        // SAFETY: see `count`.
+        unsafe { (*counter).storm_received += u64::from(frames) };
     }
 }
 

@@ -113,7 +113,7 @@ pub(crate) fn flooded(skb: &mut Skb, departing: &Departing, storm_limit: u32) ->
         return tell(skb, departing, mtu);
     }
     let source = FdbKey::new(departing.frame.vni, departing.frame.inner.source);
-    storm::send_apart(storm_limit, &source, skb.frames())?;
+    storm::send_apart(storm_limit, departing.network, &source, skb.frames())?;
     let helper = if remedy == Remedy::Fragment { helper } else { 0 };
     skb.tag(&departing.tags)?;
     repeat(list.peer_count(), &mut Oversized { skb, departing, list, helper });

@@ -35,7 +35,8 @@ Examples:
   l2mesh status
   l2mesh detach --iface eth0
 
-Only attach, detach, reload, peer, network and mac change anything, and they need root. Logs go to stderr: RUST_LOG=debug.")]
+Only attach, detach, reload, peer, network and mac change anything. All but check and import need root; for what asks the agent
+(reload, peer, network, mac, events) the group l2mesh will do. Logs go to stderr: RUST_LOG=debug.")]
 pub(crate) struct Cli {
     /// Where maps, programs and links are pinned, in a bpf file system
     #[arg(long, global = true, value_name = "DIR", default_value = OWN_ROOT)]
@@ -151,7 +152,7 @@ Without a file a node is called by the address where the others reach it: give t
     #[arg(long)]
     pub persist: bool,
     /// Answer with metrics for Prometheus over HTTP at this address, as 127.0.0.1:9472 [default: do not]
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = insight::listener)]
     pub metrics: Option<SocketAddr>,
     /// Take up the file whenever it changes, as `l2mesh reload` does
     #[arg(long, conflicts_with = "vni")]
@@ -238,6 +239,8 @@ pub(crate) enum Table {
     Peers,
     /// Every path to every peer and whether it is up
     Paths,
+    /// Which nodes reach which, as each of them says
+    Reach,
     /// Behind which peer each MAC address is
     Macs,
     /// At which MAC address each IP address is, in networks that answer for their neighbours

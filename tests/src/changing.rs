@@ -45,6 +45,33 @@ pub struct With {
     pub more: &'static str,
 }
 
+impl With {
+    /// Files that follow one another; the first is that of the beginning.
+    pub const FILES: [Self; 6] = [
+        Self { c: false, relay: false, dmz: false, address: false, more: "" },
+        Self { c: true, relay: false, dmz: false, address: false, more: "" },
+        Self { c: true, relay: true, dmz: true, address: false, more: "" },
+        Self { c: false, relay: false, dmz: true, address: true, more: "" },
+        Self {
+            c: true,
+            relay: true,
+            dmz: false,
+            address: true,
+            more: "mac = [{ mac = \"52:54:00:00:00:09\", node = \"c\" }]\n",
+        },
+        Self { c: false, relay: false, dmz: false, address: true, more: "storm-limit = 5000\nmss-clamp = true\n" },
+    ];
+}
+
+/// How many probes the agent of a says that it has sent to b directly since it began.
+#[must_use]
+#[track_caller]
+pub fn probes_to_b(a: &Host) -> u64 {
+    let all = a.l2mesh(&["maps", "paths", "--json"]);
+    let row = all["paths"].as_array().into_iter().flatten().find(|row| row["peer"] == "b" && row["relay"].is_null());
+    row.and_then(|row| row["probes"].as_u64()).unwrap_or_else(|| panic!("no direct path to b: {all}"))
+}
+
 impl Changing {
     /// Attaches b and c.
     #[must_use]

@@ -56,6 +56,13 @@ impl Diagnosis {
         assert!(self.wrong().is_empty(), "{}", self.text);
     }
 
+    /// Panics unless this check is well, and says this.
+    #[track_caller]
+    pub fn assert_found(&self, check: &str, sentence: &str) {
+        let finds = |it: &Value| it["check"] == check && it["level"] == "ok" && it["found"] == sentence;
+        assert!(self.findings.iter().any(finds), "{check} does not say {sentence:?}: {}", self.text);
+    }
+
     /// Panics unless this check found something of this level with all these words in one finding.
     #[track_caller]
     pub fn assert_says(&self, check: &str, level: &str, words: &[&str]) {
@@ -98,7 +105,7 @@ pub fn attach_with(hosts: &[Host], file: &str, args: &[&str]) -> Vec<Agent> {
     let attach = |host: &Host| host.attach(&[&["--config", file], args].concat());
     let agents: Vec<Agent> = hosts.iter().map(attach).collect();
     for host in hosts {
-        wait_for(&format!("the paths of {} are up", host.name()), LIMIT, || {
+        wait_for(&format!("probes of {} are answered and its configuration compared", host.name()), LIMIT, || {
             let status = host.l2mesh(&["status", "--json"]);
             let peers = status["peers"].as_array().cloned().unwrap_or_default();
             let is_up = |peer: &Value| peer["up"] == true && peer["configuration"] == "same";

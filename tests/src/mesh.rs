@@ -17,7 +17,7 @@ use crate::wait::wait_for;
 const BINARY: &str = "L2MESH_BIN";
 
 /// How long an attach may take.
-const UP_LIMIT: Duration = Duration::from_secs(15);
+const UP_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a detach may take.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -33,8 +33,19 @@ pub struct Agent {
 }
 
 impl Host {
+    /// Panics unless `l2mesh events` has one of this kind, in this network and with these words.
+    #[track_caller]
+    pub fn assert_event(&self, kind: &str, vni: u32, words: &str) {
+        let told = self.l2mesh_text(&["events", "--json"]);
+        let events = told.lines().map(|line| serde_json::from_str::<Value>(line).expect("an object a line"));
+        let is_it = |event: Value| {
+            event["kind"] == kind && event["vni"] == vni && event["text"].as_str().is_some_and(|it| it.contains(words))
+        };
+        assert!(events.into_iter().any(is_it), "no event {kind} of {vni} with {words:?}: {told}");
+    }
+
     /// Runs `l2mesh attach` on the first underlay interface with these further arguments, and waits
-    /// until it says that the mesh is up. Panics with its stderr if that takes longer than 15 s.
+    /// until it says that the mesh is up. Panics with its stderr if that takes longer than 30 s.
     #[must_use = "dropping the agent ends it"]
     #[track_caller]
     pub fn attach(&self, args: &[&str]) -> Agent {
@@ -122,7 +133,7 @@ impl Host {
         self.site().binary.get().cloned().unwrap_or_else(binary)
     }
 
-    /// Runs `l2mesh` with these arguments, which must end within 15 s with exit status 1, nothing on stdout and one
+    /// Runs `l2mesh` with these arguments, which must end within 30 s with exit status 1, nothing on stdout and one
     /// sentence on stderr. Returns that sentence.
     #[track_caller]
     pub fn l2mesh_refuses(&self, args: &[&str]) -> String {
@@ -255,15 +266,15 @@ pub fn sentence(output: &Output) -> String {
 pub fn other_layout() -> PathBuf {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = std::process::Command::new(cargo);
+    // With examples, of which there are none, cargo chooses the features that tests have: all but l2mesh itself is built already.
     command.args([
         "build",
         "--quiet",
-        "--package",
-        "l2mesh",
         "--features",
-        "other-layout",
+        "l2mesh/other-layout",
         "--bin",
         "l2mesh-other-layout",
+        "--examples",
     ]);
     // As .cargo/config.toml has it, and not what cargo told the tests.
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).env("RUSTC_BOOTSTRAP", "1");

@@ -194,9 +194,9 @@ fn drops() {
 /// Without agents, on the relay and on both sides of it; and only what is asked for.
 #[test]
 fn relayed_and_filtered() {
-    for mode in MODES {
+    for (mode, over) in MODES.into_iter().flat_map(|mode| [(mode, Family::V4), (mode, Family::V6)]) {
         let lab = Lab::new("capture relay");
-        let hosts = frozen(&lab, Family::V4, mode);
+        let hosts = frozen(&lab, over, mode);
         let [a, b, c] = &hosts;
         assert_eq!(traffic::ping(a, Segment::v4(1), 1).lost(), 0, "{mode}");
         for (from, to) in [(a, c), (c, a)] {
@@ -213,7 +213,8 @@ fn relayed_and_filtered() {
         let way = |from, to| format!("relay: verdict=relayed point=relay peer={to} from={from} vni=16 (0x10)");
         assert_all(&seen(&relay, "icmp.type == 8 && vxlan"), 3, &way("hetzner", "ovh"));
         assert_all(&seen(&relay, "icmp.type == 0 && vxlan"), 3, &way("ovh", "hetzner"));
-        let onward = format!("ip.src == {} && ip.dst == {} && icmp.type == 8", b.vtep(), c.vtep());
+        let version = if over == Family::V4 { "ip" } else { "ipv6" };
+        let onward = format!("{version}.src == {} && {version}.dst == {} && icmp.type == 8", b.vtep(), c.vtep());
         assert_eq!(relay.count(&onward), 3, "{mode}: as it leaves");
         assert_all(
             &seen(&relay, "icmp && !vxlan"),
@@ -223,6 +224,32 @@ fn relayed_and_filtered() {
         assert_eq!(sender.count("icmp"), 3, "{mode}: {:?}", seen(&sender, "icmp"));
         assert_all(&seen(&sender, "icmp"), 3, "encap: verdict=sent point=encap peer=ovh vni=16 (0x10)");
     }
+}
+
+/// Where the kernel's own device makes and takes the outer headers.
+#[test]
+fn in_mode_kernel() {
+    let lab = Lab::new("capture kernel");
+    let hosts = lab.switch(["a", "b", "c"], &Wiring::default());
+    let _agents = Segment { args: &["--mode", "kernel"], ..Segment::of(&hosts, &[]) }.up(&lab);
+    let [a, b, _c] = &hosts;
+    assert_eq!(traffic::ping(a, Segment::v4(1), 1).lost(), 0);
+    let peer = b.vtep().to_string();
+    let capturing = Capturing::start(&lab, a, &["--peer", &peer]);
+    assert_eq!(traffic::ping(a, Segment::v4(1), 3).lost(), 0);
+    assert_eq!(traffic::ping(a, Segment::v4(2), 1).lost(), 0);
+    let pcap = capturing.stop();
+    assert_all(
+        &seen(&pcap, "icmp.type == 8"),
+        3,
+        &format!("encap: verdict=sent point=encap peer={peer} vni=16 (0x10)"),
+    );
+    assert_all(
+        &seen(&pcap, "icmp.type == 0"),
+        3,
+        &format!("decap: verdict=received point=decap peer={peer} vni=16 (0x10)"),
+    );
+    assert_eq!(pcap.count("icmp && frame.len == 98"), 6);
 }
 
 /// Whoever switched it on may be gone.

@@ -281,11 +281,9 @@ fn believed_for_a_time(family: Family, mode: &str) {
         mesh.wait_believed(mtu);
         // The last of those was believed, or one more was on its way, which was no news then.
         mesh.refused = a.counter("path-mtu-refused");
-        assert!(
-            mesh.refused > before && mesh.refused < before + said,
-            "{said} said, {} refused",
-            mesh.refused - before
-        );
+        // And some before it, unless the machine took that second for itself.
+        let refused = mesh.refused - before;
+        assert!((refused > 0 || said == 1) && refused < said, "{said} said, {refused} refused");
     }
     let complaint = mesh.complaint(least - 1, &mesh.quote());
     mesh.assert_refused("less than the least", &complaint);

@@ -96,6 +96,9 @@ fn a_healthy_mesh_and_what_can_be_wrong_with_a_host() {
         if text.contains(&line) { Ok(()) } else { Err(text) }
     });
     assert_eq!(a.l2mesh(&["status", "--json"])["agent_stopped"], true);
+    // It would take the question and answer nothing.
+    let refusal = a.l2mesh_refuses(&["reload"]);
+    assert!(refusal.contains(&format!("is stopped: `kill -CONT {pid}`")), "{refusal}");
     a.doctor(&[]).assert_only("agent", "fault", &[&format!("process {pid} is stopped"), &format!("kill -CONT {pid}")]);
     agents[0].process().signal(Signal::SIGCONT);
     wait_for("the agent goes on", LIMIT, || {
@@ -255,7 +258,10 @@ fn configurations_are_compared_in_every_mode() {
         let hosts = lab.switch(["a", "b"], &Wiring::over(family));
         hosts.iter().for_each(|host| lab.ready_for_xdp(host));
         let _agents = attach_with(&hosts, &file(&lab, &hosts, ""), args);
-        hosts[0].doctor(&[]).assert_healthy();
+        let found = hosts[0].doctor(&[]);
+        found.assert_healthy();
+        // Nothing known of the other is no fault.
+        found.assert_found("configuration", "the same here and at b");
     }
 }
 

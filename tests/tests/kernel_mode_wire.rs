@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use l2mesh_tests::tun::Tunnel;
+use l2mesh_tests::tun::{Passed, Tunnel};
 use l2mesh_tests::{Agent, Frame, Host, Lab, MacAddr, Segment, Tap, traffic, transfer, wait_for};
 use nix::sys::signal::Signal;
 
@@ -73,6 +73,12 @@ impl Pair {
         let [one] = &passed[..] else { panic!("not once: {passed:?}") };
         assert_eq!(one.from, 0);
         one.octets.clone()
+    }
+
+    /// What the second host sent since it was last asked, but for what its tunnel says of itself when it likes: IPv6 to groups.
+    fn returned(&self) -> Vec<Passed> {
+        let to_group = |octets: &[u8]| octets[0] >> 4 == 6 && octets[24] == 0xff;
+        self.tunnel.passed().into_iter().filter(|it| it.from == 1 && !to_group(&it.octets)).collect()
     }
 
     #[track_caller]
@@ -235,8 +241,7 @@ fn the_source_is_validated() {
             let marker = pair.taps[0].send_marker(from);
             assert_eq!(pair.taps[1].until(&marker, LIMIT), [], "{what}, outer IPv6 {ipv6}");
             assert_eq!(pair.hosts[1].counter("learned"), learned, "{what}");
-            let returned: Vec<_> = pair.tunnel.passed().into_iter().filter(|passed| passed.from == 1).collect();
-            assert_eq!(returned, [], "{what}: nothing comes back");
+            assert_eq!(pair.returned(), [], "{what}: nothing comes back");
         }
         // What is right arrives, is learned, and does not come back: split horizon.
         let mut moved = packet.clone();
@@ -247,8 +252,7 @@ fn the_source_is_validated() {
         assert_eq!(pair.hosts[1].mac_row(STATION).expect("the station")["peer"], "a");
         let marker = pair.taps[0].send_marker(from);
         pair.taps[1].until(&marker, LIMIT);
-        let returned: Vec<_> = pair.tunnel.passed().into_iter().filter(|passed| passed.from == 1).collect();
-        assert_eq!(returned, []);
+        assert_eq!(pair.returned(), []);
         pair.stop();
     }
 }

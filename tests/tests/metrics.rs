@@ -116,6 +116,13 @@ fn assert_as_maps(host: &Host, found: &BTreeMap<String, f64>) -> Result<(), Stri
         ] {
             compare(format!("l2mesh_network_{name}{labels}"), number(&row[key]))?;
         }
+        for direction in ["sent", "received"] {
+            let labels = format!("{},direction=\"{direction}\"}}", labels.trim_end_matches('}'));
+            compare(
+                format!("l2mesh_network_storm_drops_total{labels}"),
+                number(&row[format!("storm_{direction}").as_str()]),
+            )?;
+        }
     }
     for row in rows("paths") {
         let text = |key: &str| row[key].as_str().expect("a text").to_owned();
@@ -234,7 +241,7 @@ fn prometheus_scrapes_a_failover() {
     wait_for("Prometheus has what maps says", LIMIT, || {
         let key = |labels: &BTreeMap<String, String>| {
             let shown = |name: &str| labels.get(name).map(|value| format!("{name}=\"{value}\""));
-            let names = ["verdict", "network", "peer", "fate", "vni", "path"];
+            let names = ["verdict", "network", "peer", "fate", "vni", "path", "direction"];
             format!("{}{{{}}}", labels["__name__"], names.into_iter().filter_map(shown).collect::<Vec<_>>().join(","))
         };
         let all =

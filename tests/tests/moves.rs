@@ -76,6 +76,8 @@ fn a_mac_that_moves_too_often_is_frozen_for_a_while() {
         assert_eq!([b, c].map(|tap| tap.count_until(&frame, &marker, LIMIT)), [1, 0]);
         let line = agents[0].process().wait_log_line("02:00:00:00:00:09 moved more than 5 times in 10 s", LIMIT);
         assert!(line.contains("for 3 s it stays behind b"), "{line}");
+        a.assert_event("moved", Segment::VNI, "02:00:00:00:00:09 moved from");
+        a.assert_event("frozen", Segment::VNI, "for 3 s it stays behind b");
         wait_for("it is no longer frozen", LIMIT, || {
             let row = a.mac_row(STATION).expect("the station");
             if row["frozen"].is_null() { Ok(()) } else { Err(row.to_string()) }
@@ -192,6 +194,7 @@ fn a_peer_has_so_many_macs_and_no_more() {
         assert_eq!(macs_behind_b(a), 100, "{mode}");
         agents[0].process().wait_log_line("b has its 100 MAC addresses (macs-per-peer)", LIMIT);
         assert_eq!(log_lines(&mut agents[0], "macs-per-peer").len(), 1, "{}", agents[0].process().stderr());
+        hosts[0].assert_event("peer-full", Segment::VNI, "b has its 100 MAC addresses");
     }
 }
 
@@ -206,6 +209,7 @@ fn a_full_table_is_one_line() {
     assert!(full >= 5 * 449, "{full}");
     agents[0].process().wait_log_line("the MAC table is full", LIMIT);
     assert_eq!(log_lines(&mut agents[0], "table is full").len(), 1, "{}", agents[0].process().stderr());
+    hosts[0].assert_event("fdb-full", Segment::VNI, "the MAC table is full");
 }
 
 /// Whoever counts, the kernel or the next agent, the count is right.

@@ -15,11 +15,15 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
 
+/// Where cargo and xtask put what they make.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
 /// What `cargo xtask dist` has built.
 #[track_caller]
 fn package() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let built = fs::read_dir(target.join("dist")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let built = fs::read_dir(target().join("dist")).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut packages = built.filter(|path| path.extension().is_some_and(|extension| extension == "deb"));
     packages.next().expect("no package in target/dist: cargo xtask dist")
 }
@@ -85,11 +89,22 @@ fn installed_used_upgraded_and_purged() {
     let before = files(machine);
     machine.run("dpkg --install /root/l2mesh.deb");
     machine.run("dpkg --verify l2mesh");
+    let octets: u64 = machine.run("stat -c %s /usr/sbin/l2mesh").trim().parse().expect("a number");
+    assert!(octets < 30_000_000, "{octets} octets: with what a debugger needs?");
     machine.run("l2mesh check --config /etc/l2mesh/mesh.toml.example");
     machine.write("/etc/l2mesh/mesh.toml", fs::read(&two.file).expect("the file"));
     machine.run(&format!("systemctl enable --now {UNIT}"));
     two.assert_works();
     assert!(machine.run("l2mesh status").contains("mode"));
+
+    // The package has made a group for those who may ask the agent.
+    let asks = |group: &str| {
+        machine.try_run("setpriv", &["--reuid", "65534", "--regid", group, "--clear-groups", "l2mesh", "reload"])
+    };
+    let member = asks("l2mesh");
+    assert!(member.success() && member.stdout.contains("nothing changed"), "{member:?}");
+    let stranger = asks("nogroup");
+    assert!(!stranger.success() && stranger.stderr.contains("members of the group l2mesh"), "{stranger:?}");
 
     // The same version once more is an upgrade as any: another agent, and nobody notices.
     let flow = Flow::start(&two.a, &two.b, [10, 8, 0, 2], 10_000);
@@ -115,6 +130,10 @@ fn man_pages_and_completions() {
         assert!(said.success() && said.stdout.is_empty(), "{page}: {said:?}");
     }
     assert!(machine.run("MANWIDTH=100 man l2mesh-attach").contains("--persist"));
+    // What README and docs link to is there too.
+    machine.run(
+        r"cd /usr/share/doc/l2mesh; for page in README.md docs/*.md; do for link in $(grep -oE '\]\([^):#]+' $page | cut -c3-); do test -e $(dirname $page)/$link || { echo $page: $link >&2; exit 1; }; done; done; test -e docs/install.md",
+    );
     let bash = "source /usr/share/bash-completion/completions/l2mesh; COMP_WORDS=(l2mesh att); COMP_CWORD=1; _l2mesh l2mesh att l2mesh; echo ${COMPREPLY[@]}";
     assert_eq!(machine.run(&format!("bash -c '{bash}'")).trim(), "attach");
     assert!(machine.run("fish -c \"complete -C 'l2mesh att'\"").starts_with("attach"));
@@ -172,6 +191,19 @@ fn by_puppet() {
     two.assert_works();
     machine.run("rm -r /root/puppet");
     two.purge(&before);
+}
+
+/// The dashboard is one for Grafana's own models of it: nothing is lost or changed on the way through them.
+#[test]
+#[ignore = "needs Grafana's models: cargo xtask dist --test"]
+fn dashboard_loads() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/src/dashboard.py");
+    let mut load = std::process::Command::new("python3");
+    load.arg(script).arg(root().join("packaging/grafana/l2mesh.json"));
+    let output = load.env("PYTHONPATH", target().join("grafana-models")).output().expect("python3");
+    let (said, panels) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.is_empty(), "{said}{panels}");
+    assert!(panels.ends_with(" panels\n"), "{panels}");
 }
 
 /// What needs neither package nor machine, where the programs are there.

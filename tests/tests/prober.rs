@@ -215,8 +215,8 @@ fn an_agent_that_is_stopped_for_a_while() {
     while continued.elapsed() < Duration::from_secs(2) {
         thread::sleep(Duration::from_millis(5));
         // Each probe is counted before it is sent: the second may be about to be.
-        let most = u32::try_from(continued.elapsed().as_millis() / 100).expect("few") + 2;
         let sent = tx(a, peer, 0).sequence - sequence;
+        let most = u32::try_from(continued.elapsed().as_millis() / 100).expect("few") + 2;
         assert!(sent <= most, "{sent} probes after {:?}", continued.elapsed());
         assert!(is_path_up(a, peer, 0), "{:?} {:?}", tx(a, peer, 0), rx(a, peer, 0));
     }

@@ -3,141 +3,12 @@
 use std::fs;
 use std::time::Duration;
 
-use l2mesh_tests::changing::{Changing, ShortcutWatch, With};
-use l2mesh_tests::flow::{Flow, FlowReport};
+use l2mesh_tests::changing::{Changing, With, probes_to_b};
+use l2mesh_tests::flow::Flow;
 use l2mesh_tests::{Agent, Host, Paths, Way, traffic, wait_for};
 use nix::sys::signal::Signal;
 
 const LIMIT: Duration = Duration::from_secs(10);
-
-/// Files that follow one another; the first is that of the beginning.
-const FILES: [With; 6] = [
-    With { c: false, relay: false, dmz: false, address: false, more: "" },
-    With { c: true, relay: false, dmz: false, address: false, more: "" },
-    With { c: true, relay: true, dmz: true, address: false, more: "" },
-    With { c: false, relay: false, dmz: true, address: true, more: "" },
-    With {
-        c: true,
-        relay: true,
-        dmz: false,
-        address: true,
-        more: "mac = [{ mac = \"52:54:00:00:00:09\", node = \"c\" }]\n",
-    },
-    With { c: false, relay: false, dmz: false, address: true, more: "storm-limit = 5000\nmss-clamp = true\n" },
-];
-
-/// Descriptors that a process has open.
-fn descriptors(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd")).expect("a process that lives").count()
-}
-
-/// Memory of a process, KiB.
-fn memory(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process that lives");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
-    line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
-}
-
-fn macs_behind_b(a: &Host) -> Vec<String> {
-    let macs = a.l2mesh(&["maps", "macs", "--json"]);
-    let rows = macs["macs"].as_array().into_iter().flatten().filter(|row| row["peer"] == "b");
-    rows.map(|row| row["mac"].to_string()).collect()
-}
-
-/// How many probes the agent says that it has sent to b directly since it began.
-#[track_caller]
-fn probes_to_b(a: &Host) -> u64 {
-    let all = a.l2mesh(&["maps", "paths", "--json"]);
-    let row = all["paths"].as_array().into_iter().flatten().find(|row| row["peer"] == "b" && row["relay"].is_null());
-    row.and_then(|row| row["probes"].as_u64()).unwrap_or_else(|| panic!("no direct path to b: {all}"))
-}
-
-/// Reloads so often under numbered datagrams both ways.
-#[track_caller]
-fn under_traffic(mode: &str, reloads: usize, rate: u64) {
-    let mesh = Changing::new("reload under traffic");
-    let mut agent = mesh.attach(&["--mode", mode]);
-    let [a, b, _] = &mesh.hosts;
-    assert_eq!(traffic::ping(a, [10, 8, 0, 2], 3).lost(), 0);
-    let pid = agent.process().pid();
-    let nonce = || Paths::of(a).path(b, 0).0.nonce;
-    let cycle = || {
-        for with in FILES[1..].iter().chain(&FILES[..1]) {
-            mesh.write(with);
-            let changes = mesh.does("reload");
-            assert_ne!(changes, ["nothing changed"], "{with:?}");
-        }
-    };
-    // What is allocated once is.
-    cycle();
-    let (state, before, opened) = (a.state(), nonce(), descriptors(pid));
-    let known = macs_behind_b(a);
-    assert!(!known.is_empty(), "b is known");
-    let received = a.counter("received");
-    let flows = [(a, b, [10, 8, 0, 2]), (b, a, [10, 8, 0, 1])];
-    let flows = flows.map(|(from, to, address)| Flow::start(from, to, address, rate / 2));
-    a.wait_transmit("egress shortcut");
-    let (used, shortcut, probes) = (memory(pid), ShortcutWatch::start(a, "l2m10"), probes_to_b(a));
-    for _ in 0..reloads.div_ceil(FILES.len()) {
-        cycle();
-        flows.iter().for_each(|flow| flow.wait_more(rate / 100));
-    }
-    let more = memory(pid).saturating_sub(used);
-    let (looks, closed) = shortcut.stop();
-    assert!(looks > 100 && closed == 0, "the shortcut was closed {closed} of {looks} times");
-    let sent = probes_to_b(a);
-    assert!(sent >= probes + 5, "the prober has forgotten what it knew of b: {sent} probes, {probes} before");
-    let reports: [FlowReport; 2] = flows.map(Flow::stop);
-    println!("{mode}: {more} KiB more of {used}");
-    for report in &reports {
-        println!(
-            "{mode}: {} sent, {} lost, {} late, by {} at most",
-            report.sent, report.lost, report.late, report.farthest
-        );
-        report.assert_whole();
-    }
-    assert!(reports.iter().all(|report| report.late * 1000 <= report.sent), "overtaken: {reports:?}");
-    if reloads >= 100 {
-        // As long without any reload: what overtakes then is the machine's.
-        let flows = [(a, b, [10, 8, 0, 2]), (b, a, [10, 8, 0, 1])];
-        let flows = flows.map(|(from, to, address)| Flow::start(from, to, address, rate / 2));
-        for _ in 0..reports[0].sent / rate * 2 {
-            flows.iter().for_each(|flow| flow.wait_more(rate / 2));
-        }
-        for report in flows.map(Flow::stop) {
-            println!("{mode}, nothing reloaded: {} sent, {} lost, {} late", report.sent, report.lost, report.late);
-        }
-    }
-    assert!(a.counter("received") > received, "counters are kept");
-    assert_eq!(nonce(), before, "the path to b goes on");
-    for mac in &known {
-        assert!(macs_behind_b(a).contains(mac), "{mac} is forgotten");
-    }
-    let log = agent.process().stderr();
-    let is_path = |line: &str| line.contains(" b (") && (line.contains("frames go") || line.contains("no path"));
-    assert!(!log.lines().any(is_path), "nothing happens to the path to b: {log}");
-    assert_eq!(descriptors(pid), opened, "descriptors of the agent");
-    assert!(more <= 256 + used / 20, "{more} KiB more of {used}");
-    a.assert_state(&state);
-}
-
-#[test]
-fn reload_under_traffic_in_mode_tc() {
-    under_traffic("tc", 12, 20_000);
-}
-
-#[test]
-fn reload_under_traffic_in_mode_xdp() {
-    under_traffic("xdp", 12, 20_000);
-}
-
-#[test]
-#[ignore = "100 reloads in each mode: cargo test -p l2mesh-tests --test reload -- --ignored --nocapture"]
-fn a_hundred_reloads() {
-    for mode in ["tc", "xdp"] {
-        under_traffic(mode, 100, 50_000);
-    }
-}
 
 /// Where the kernel's own device sends and receives.
 #[test]
@@ -152,7 +23,7 @@ fn in_mode_kernel() {
     let [a, b, _] = &mesh.hosts;
     assert_eq!(traffic::ping(a, [10, 8, 0, 2], 2).lost(), 0);
     let (state, flow) = (a.state(), Flow::start(a, b, [10, 8, 0, 2], 5_000));
-    for with in FILES[1..].iter().chain(&FILES[..1]) {
+    for with in With::FILES[1..].iter().chain(&With::FILES[..1]) {
         write(with);
         assert_ne!(mesh.does("reload"), ["nothing changed"], "{with:?}");
         flow.wait_more(200);

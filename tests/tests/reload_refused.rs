@@ -1,4 +1,4 @@
-//! A configuration that cannot be had: nothing changes, and it is said why.
+//! A configuration that cannot be had: nothing changes, and it is said why. And one that becomes another without a word of it changing.
 
 use std::fs;
 use std::time::Duration;
@@ -90,4 +90,24 @@ fn a_failure_in_the_middle() {
     assert_eq!(traffic::ping(a, [10, 8, 0, 2], 2).lost(), 0);
     fs::write(mesh.file(), small).expect("a file in the lab's directory");
     assert_eq!(mesh.does("reload"), ["nothing changed"]);
+}
+
+/// The same file is another configuration when the underlay's MTU is another one.
+#[test]
+fn another_mtu_below() {
+    let mesh = Changing::new("below");
+    let mut agent = mesh.attach(&[]);
+    let a = &mesh.hosts[0];
+    for (underlay, said) in [("1400", "network lan: MTU 1450 -> 1350"), ("1500", "network lan: MTU 1350 -> 1450")] {
+        a.run(&format!("ip link set eth0 mtu {underlay}"));
+        assert_eq!(mesh.does("reload"), [format!("{said}, what fits over eth0")]);
+        let fits = said.rsplit(' ').next().expect("a number");
+        let link = a.exec("ip", &["link", "show", "l2m10"]);
+        assert!(link.stdout.contains(&format!(" mtu {fits} ")), "{link:?}");
+        assert_eq!(mesh.does("reload"), ["nothing changed"]);
+    }
+    a.run("ip link set eth0 mtu 100");
+    let said = mesh.refuses("reload");
+    assert!(said.contains("network \"lan\": an underlay MTU of 100 is too small"), "{said}");
+    agent.process().wait_log_line("reload is refused: ", LIMIT);
 }

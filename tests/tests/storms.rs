@@ -19,7 +19,7 @@ const UNLIMITED: &str = "storm-limit = 4294967295";
 /// What one source may send with the default limit, and that for everybody, frames a second; at once a quarter of it.
 const SHARE: u64 = 2_500;
 
-const PINGS: u32 = 200;
+const PINGS: u32 = 100;
 /// How often they are sent at most.
 const ROUNDS: u32 = 6;
 /// Nobody's ping is kept for longer, milliseconds.
@@ -239,9 +239,18 @@ fn shares_of_what_is_sent() {
         traffic::ping(a, Segment::v4(1), 1);
         (0..200).for_each(|_| tap.send(&known));
         assert!(a.counter("sent") >= 200, "{}", a.counter("sent"));
+        assert_eq!(counts_of_network(a), [counts[1] + counts[2], 0], "{hook}");
         agents[0].process().wait_log_line("storm: this host sends", LIMIT);
         agents[0].process().wait_log_line("the storm from this host is over", LIMIT);
+        a.assert_event("storm-sent", Segment::VNI, "storm: this host sends");
+        a.assert_event("storm-sent-source", Segment::VNI, "storm: 02:00:00:00:00:09");
     }
+}
+
+/// Frames of the network that storm control ended: sent, received.
+fn counts_of_network(host: &Host) -> [u64; 2] {
+    let row = &host.l2mesh(&["maps", "networks", "--json"])["networks"][0];
+    ["storm_sent", "storm_received"].map(|key| row[key].as_u64().unwrap_or_else(|| panic!("no {key}: {row}")))
 }
 
 /// What is one frame here and many on the wire takes as much as they do.
@@ -317,9 +326,10 @@ fn shares_of_what_is_received() {
         assert!(by_peer > 0, "{mode}");
         burst(&q, (200..400).map(station));
         burst(&r, (400..600).map(station));
-        let [received, by_all, ..] = arrived(800);
+        let [received, by_all, by_peer, by_source] = arrived(800);
         assert_burst("all peers", received, 100, 400, start);
         assert!(by_all > 0, "{mode}");
+        assert_eq!(counts_of_network(&a), [0, by_all + by_peer + by_source], "{mode}");
         for line in
             ["storm: p sends", "storm: the network brings", "the storm from p is over", "the storm from the network is"]
         {

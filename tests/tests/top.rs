@@ -93,6 +93,14 @@ fn it_shows_a_failover_and_ends_well() {
         if screen.contains("frames go through enovance") { Ok(()) } else { Err(screen) }
     });
 
+    // What the others have told.
+    terminal.press(&["m"]);
+    wait_line(&terminal, "1 mesh: 3 nodes, D direct R relayed X down");
+    wait_line(&terminal, "1 enovance     . D D");
+    wait_line(&terminal, "2 hetzner      D . R");
+    wait_line(&terminal, "3 ovh          D R .");
+    terminal.press(&["m"]);
+
     // Smaller: one part at a time.
     terminal.resize(60, 10);
     wait_for("a smaller screen", LIMIT, || {

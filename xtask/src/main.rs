@@ -6,6 +6,7 @@ mod check;
 mod dist;
 mod run;
 mod setup;
+mod targets;
 mod test;
 mod verify;
 

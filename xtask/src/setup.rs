@@ -9,6 +9,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::cargo::target;
+
 /// What a task needs on the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Need {
@@ -28,11 +30,15 @@ const BPF_LINKER: &str = "0.10.4";
 /// What makes Debian packages.
 const CARGO_DEB: &str = "3.8.0";
 
+/// Grafana's own models of its dashboards, of Python's package index: Debian has no Grafana.
+const GRAFANA_MODELS: &str = "grafana-foundation-sdk==1769699998!10.1.0";
+
 /// What tests of packages call besides.
 const DIST_PROGRAMS: &[(&str, &str)] = &[
     ("ansible-playbook", "ansible-core"),
     ("fish", "fish"),
     ("man", "man-db"),
+    ("pip3", "python3-pip"),
     ("puppet", "puppet-agent"),
     ("zsh", "zsh"),
 ];
@@ -88,6 +94,7 @@ pub(crate) fn run(needs: &[Need]) -> Result<()> {
     }
     if needs.contains(&Need::DistTest) {
         packages(DIST_PROGRAMS)?;
+        grafana_models()?;
     }
     Ok(())
 }
@@ -149,6 +156,17 @@ fn cargo_deb() -> Result<()> {
     }
     say(&format!("cargo-deb {CARGO_DEB} (takes some minutes)"));
     execute("cargo", &["install", "cargo-deb", "--version", CARGO_DEB, "--locked"])
+}
+
+/// They go beside what cargo builds, where no other program of the machine finds them.
+fn grafana_models() -> Result<()> {
+    let directory = target().join("grafana-models");
+    if directory.join("grafana_foundation_sdk").is_dir() {
+        return Ok(());
+    }
+    say(&format!("the Python package {GRAFANA_MODELS}"));
+    let directory = directory.display().to_string();
+    execute("pip3", &["install", "--quiet", "--no-deps", "--target", &directory, GRAFANA_MODELS])
 }
 
 /// Programs that are called, from Debian's packages.

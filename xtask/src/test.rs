@@ -1,19 +1,39 @@
 //! `cargo xtask test`: every check and every test.
 
-use std::{
-    collections::BTreeSet,
-    io::{BufRead as _, BufReader},
-    process::Stdio,
-};
+use std::thread;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use clap::Args;
 
 use crate::{
-    cargo::{as_root, command, l2mesh},
+    cargo::{as_root, cargo},
     check,
     setup::{self, Need},
+    targets::{self, Target},
 };
+
+/// These measure time, or fill the machine: one at a time. Others wait most of the time, so two of them get on with half of it.
+const ALONE: &[&str] = &[
+    "failover",
+    "kernel_mode_speed",
+    "l2mesh_tests",
+    "matrix",
+    "metrics",
+    "offload",
+    "partial",
+    "path_mtu",
+    "prober",
+    "random",
+    "relay",
+    "reload",
+    "soak",
+    "storms",
+    "too_big",
+    "upgrade",
+];
+
+/// How many of the others run at a time.
+const AT_ONCE: usize = 2;
 
 /// What to test.
 #[derive(Debug, Args)]
@@ -25,7 +45,7 @@ pub(crate) struct TestArgs {
     filter: Option<String>,
 }
 
-/// Checks first, they are cheap; then unit and property tests; then tests with real frames.
+/// Checks first, they are cheap; then unit and property tests, then tests with real frames.
 ///
 /// # Errors
 /// The first of them that fails.
@@ -37,55 +57,26 @@ pub(crate) fn run(args: &TestArgs) -> anyhow::Result<()> {
     if as_root()? {
         return Ok(());
     }
-    // The binary under test is no dependency that cargo knows of.
-    l2mesh()?;
-    let failed = tests(&["--no-fail-fast"], args.filter.as_deref())?;
+    let filter = args.filter.as_deref();
+    let (alone, others): (Vec<Target>, Vec<Target>) =
+        targets::build()?.into_iter().partition(|target| ALONE.contains(&target.name.as_str()));
+    let mut failed = thread::scope(|scope| {
+        // Takes a processor for a minute, which is there now.
+        let other_layout = filter.is_none().then(|| scope.spawn(l2mesh_tests::mesh::other_layout));
+        let failed = targets::run(&others, AT_ONCE, filter);
+        ensure!(other_layout.is_none_or(|build| build.join().is_ok()), "l2mesh with another layout does not build");
+        failed
+    })?;
+    failed.extend(targets::run(&alone, 1, filter)?);
+    cargo(&[&["test", "--doc"][..], filter.as_slice()].concat())?;
     for target in &failed {
         // What failed is run once more, by itself: the clock of a shared machine stands still now and then. What is broken fails again.
-        eprintln!("xtask: {target} failed: once more, alone");
-        let target: Vec<&str> = target.split(' ').collect();
-        ensure!(tests(&target, args.filter.as_deref())?.is_empty(), "{} failed twice", target.join(" "));
+        eprintln!("xtask: {} failed: once more, alone", target.name);
+        ensure!(targets::run(std::slice::from_ref(target), 1, filter)?.is_empty(), "{} failed twice", target.name);
     }
     if !failed.is_empty() {
-        eprintln!("xtask: passed at the second try: {}", failed.join(", "));
+        let names: Vec<&str> = failed.iter().map(|target| target.name.as_str()).collect();
+        eprintln!("xtask: passed at the second try: {}", names.join(", "));
     }
     Ok(())
-}
-
-/// Runs tests. Returns the arguments that choose each target which failed.
-fn tests(targets: &[&str], filter: Option<&str>) -> anyhow::Result<Vec<String>> {
-    let mut child = command()
-        .arg("test")
-        .args(targets)
-        .args(filter)
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot run cargo test")?;
-    let mut failed = BTreeSet::new();
-    for line in BufReader::new(child.stderr.take().context("cargo's messages")?).lines() {
-        let line = line?;
-        eprintln!("{line}");
-        failed.extend(target_that_failed(&line));
-    }
-    let status = child.wait()?;
-    ensure!(status.success() || !failed.is_empty(), "cargo test failed: {status}");
-    Ok(failed.into_iter().collect())
-}
-
-/// Of cargo's `error: test failed, to rerun pass ...`, what to pass.
-fn target_that_failed(line: &str) -> Option<String> {
-    let (_, quoted) = line.split_once("error: test failed, to rerun pass `")?;
-    quoted.strip_suffix('`').map(str::to_owned)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::target_that_failed;
-
-    #[test]
-    fn what_cargo_says() {
-        let line = "error: test failed, to rerun pass `-p l2mesh-tests --test datapath`";
-        assert_eq!(target_that_failed(line).as_deref(), Some("-p l2mesh-tests --test datapath"));
-        assert_eq!(target_that_failed("error: 5 targets failed:"), None);
-    }
 }

@@ -13,7 +13,7 @@
 //! | `NEIGHBOURS` | hash | [`NeighbourKey`] | [`Neighbour`] | kernel; agent ages |
 //! | `COUNTERS` | per-CPU array | verdict | [`Counter`] | kernel |
 //! | `PEER_COUNTERS` | per-CPU array | peer | [`PeerCounter`] | kernel |
-//! | `NETWORK_COUNTERS` | per-CPU array | [`Network::number`] | [`PeerCounter`] | kernel |
+//! | `NETWORK_COUNTERS` | per-CPU array | [`Network::number`] | [`NetworkCounter`] | kernel |
 //! | `LABELS` | hash | [`LabelKey`] | [`Label`] | agent, for readers that come when it is gone |
 //! | `BUCKETS` | LRU hash | [`BucketKey`] | [`Bucket`] | kernel |
 //! | `STAYS` | LRU hash | [`FdbKey`] | [`crate::freeze::Stays`] | kernel |
@@ -23,6 +23,7 @@
 //! | `PATH_TX` | array, mapped | [`path_slot`] | [`PathTx`] | agent |
 //! | `PATH_RX` | array, mapped | [`path_slot`] | [`PathRx`] | kernel |
 //! | `FINGERPRINTS` | array, mapped | [`path_slot`] | u64: the far end's [`Fingerprint`] in its latest answer | kernel |
+//! | `REACHABILITY` | array, mapped | peer, or [`OWN_REACHABILITY`] | [`Reported`]: what a peer said last, or this node says | kernel; agent its own |
 //! | `PATH_NOTES` | array, mapped | [`path_slot`] | [`PathNote`] | agent, for readers |
 //! | `HISTORY` | array, mapped | n | [`Change`] | agent, for readers |
 //! | `NODES` | hash | node id | peer, or [`OWN_NODE`] | agent |
@@ -46,7 +47,10 @@ pub use self::{
     labels::{Fact, Label, LabelKey},
     limits::{BUCKET_SLOTS, Bucket, BucketKey, MemberKey, MemberMacs, STAYS_SLOTS},
     neighbour::{Neighbour, NeighbourKey},
-    path::{Change, HISTORY_SLOTS, Members, PATH_SLOTS, PING_SLOT, PING_SLOTS, PathNote, PathRx, PathTx, path_slot},
+    path::{
+        Change, HISTORY_SLOTS, Members, PATH_SLOTS, PING_SLOT, PING_SLOTS, PathNote, PathRx, PathTx, Reported,
+        path_slot,
+    },
     peer::{FloodList, NextHop, PathLimit, Peer, VtepAddress, Way},
 };
 use crate::wire::{Fingerprint, Ipv4Octets, MacAddr};
@@ -55,6 +59,8 @@ use crate::wire::{Fingerprint, Ipv4Octets, MacAddr};
 pub const MAX_PEERS: usize = 512;
 /// Places of `PEERS`.
 pub const PEER_SLOTS: u32 = MAX_PEERS as u32;
+/// The place of what this node says in `REACHABILITY`, behind those of its peers.
+pub const OWN_REACHABILITY: PeerId = PEER_SLOTS;
 /// Networks of one underlay interface.
 pub const MAX_NETWORKS: u32 = 4096;
 /// Default size of the FDB.
@@ -250,7 +256,7 @@ pub struct Counter {
     pub octets: u64,
 }
 
-/// Frames exchanged with one peer, flooded copies included; or in one network, where a flooded frame counts once.
+/// Frames exchanged with one peer, flooded copies included.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct PeerCounter {
@@ -258,6 +264,20 @@ pub struct PeerCounter {
     pub sent: Counter,
     /// From it.
     pub received: Counter,
+}
+
+/// Frames of one network; a flooded one counts once.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct NetworkCounter {
+    /// Into it.
+    pub sent: Counter,
+    /// From it.
+    pub received: Counter,
+    /// Frames on the wire that were not sent because of storm control.
+    pub storm_sent: u64,
+    /// Frames on the wire that were received, and not let in because of storm control.
+    pub storm_received: u64,
 }
 
 /// What the XDP program tells the TC program behind it, in the frame's metadata. Constant for one peer

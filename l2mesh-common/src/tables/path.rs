@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::{PEER_SLOTS, PeerId};
-use crate::path::MAX_PATHS;
+use crate::{path::MAX_PATHS, wire::Reachability};
 
 /// Places of `PATH_TX`, `PATH_RX` and `PATH_NOTES`: four for each peer, and behind them those of `l2mesh ping`.
 pub const PATH_SLOTS: u32 = PING_SLOT + PING_SLOTS;
@@ -13,6 +13,16 @@ pub const PING_SLOT: u32 = PEER_SLOTS * MAX_PATHS as u32;
 pub const PING_SLOTS: u32 = 4;
 /// Places of `HISTORY`.
 pub const HISTORY_SLOTS: u32 = 256;
+
+/// Whom a node reaches.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Reported {
+    /// As it said last.
+    pub said: Reachability,
+    /// Its own rank, by which others speak of it.
+    pub rank: u32,
+}
 
 /// The place of a peer's path.
 #[inline(always)]

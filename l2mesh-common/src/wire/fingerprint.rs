@@ -58,6 +58,12 @@ impl Fingerprint {
         number(self.0)
     }
 
+    /// The half that is the same on all hosts of a mesh; 0 where it is not known.
+    #[must_use]
+    pub const fn mesh(self) -> u32 {
+        self.halves().0
+    }
+
     /// True if nothing is known at all.
     #[inline(always)]
     #[must_use]

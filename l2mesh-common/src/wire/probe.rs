@@ -15,7 +15,8 @@ use crate::path::MAX_PATHS;
 /// u64 when it was sent, by the sender's monotonic clock, nanoseconds
 /// ```
 ///
-/// Then, if the sender left room for it, a [`super::Fingerprint`]: zero in a question, the reflecting node's in its answer.
+/// Then, if the sender left room for them, a [`super::Fingerprint`] and a [`super::Reachability`]: zero in a question, the reflecting
+/// node's in its answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Probe {

@@ -3,14 +3,16 @@
 
 use aya_ebpf::{
     bindings::xdp_md,
-    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_get_buff_len},
+    helpers::generated::{
+        bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_get_buff_len, bpf_xdp_load_bytes, bpf_xdp_store_bytes,
+    },
     programs::XdpContext,
 };
 use bytemuck::NoUninit;
 use l2mesh_common::{
     tables::Settings,
     verdict::Verdict,
-    wire::{EthernetHeader, PerFrame, Template},
+    wire::{EthernetHeader, PerFrame, Reachability, Template},
 };
 
 use super::{Family, Packet, Underlay, write_headers};
@@ -65,6 +67,22 @@ impl Underlay for Frame {
     fn can_leave_by(&self, settings: &Settings, ifindex: u32) -> bool {
         // SAFETY: the context is valid as long as the program runs.
         settings.has_xdp_tx() && unsafe { (*self.context.ctx).ingress_ifindex == ifindex }
+    }
+
+    #[inline(always)]
+    fn say(&mut self, offset: u32, said: &Reachability) -> Result<(), Verdict> {
+        let from = core::ptr::from_ref(said).cast_mut().cast();
+        // SAFETY: `from` is as long as said, and only read.
+        match unsafe { bpf_xdp_store_bytes(self.context.ctx, offset, from, Reachability::LEN as u32) } {
+            0 => Ok(()),
+            _ => Err(Verdict::StoreFailed),
+        }
+    }
+
+    #[inline(always)]
+    fn hear(&self, offset: u32, noted: *mut Reachability) {
+        // SAFETY: `noted` is a value of a map. That the frame ends before is no matter: then it is as it was.
+        let _ended = unsafe { bpf_xdp_load_bytes(self.context.ctx, offset, noted.cast(), Reachability::LEN as u32) };
     }
 
     #[inline(always)]

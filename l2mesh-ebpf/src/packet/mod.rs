@@ -17,7 +17,7 @@ use bytemuck::{AnyBitPattern, NoUninit};
 use l2mesh_common::{
     tables::{NextHop, Settings, Way},
     verdict::Verdict,
-    wire::{HeadersV4, HeadersV6, OuterV4, OuterV6, PerFrame, Template},
+    wire::{HeadersV4, HeadersV6, OuterV4, OuterV6, PerFrame, Reachability, Template},
 };
 
 pub(crate) use self::{frame::Frame, reshape::Quote, skb::Skb};
@@ -59,6 +59,12 @@ pub(crate) trait Underlay: Packet {
 
     /// True if the frame can leave by this interface from this hook.
     fn can_leave_by(&self, settings: &Settings, ifindex: u32) -> bool;
+
+    /// Writes what this host says of others into an answer.
+    fn say(&mut self, offset: u32, said: &Reachability) -> Result<(), Verdict>;
+
+    /// Notes what another says in its answer, which is long enough.
+    fn hear(&self, offset: u32, noted: *mut Reachability);
 
     /// Octets of the greatest inner packet that a frame is on the wire, whose inner frame has `len` octets.
     fn greatest_packet(&self, family: Family, len: u32) -> u32;

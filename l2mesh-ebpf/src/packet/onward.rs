@@ -8,12 +8,12 @@ use aya_ebpf::{
         BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_FIXED_GSO,
         BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_RECOMPUTE_CSUM, bpf_adj_room_mode::BPF_ADJ_ROOM_MAC,
     },
-    helpers::generated::bpf_skb_adjust_room,
+    helpers::generated::{bpf_skb_adjust_room, bpf_skb_load_bytes},
 };
 use l2mesh_common::{
     tables::{PeerId, Settings},
     verdict::Verdict,
-    wire::{EthernetHeader, HeadersV4, HeadersV6, Ipv4Header, Ipv6Header, PerFrame, Template},
+    wire::{EthernetHeader, HeadersV4, HeadersV6, Ipv4Header, Ipv6Header, PerFrame, Reachability, Template},
 };
 
 use super::{Family, Skb, Underlay};
@@ -45,6 +45,18 @@ impl Underlay for Skb {
     #[inline(always)]
     fn can_leave_by(&self, _: &Settings, _: u32) -> bool {
         true
+    }
+
+    #[inline(always)]
+    fn say(&mut self, offset: u32, said: &Reachability) -> Result<(), Verdict> {
+        self.store_at(offset, said, BPF_F_RECOMPUTE_CSUM)
+    }
+
+    #[inline(always)]
+    fn hear(&self, offset: u32, noted: *mut Reachability) {
+        let skb = self.context.skb.skb.cast();
+        // SAFETY: `noted` is a value of a map. The caller has seen that the frame does not end before.
+        let _failed = unsafe { bpf_skb_load_bytes(skb, offset, noted.cast(), Reachability::LEN as u32) };
     }
 
     #[inline(always)]

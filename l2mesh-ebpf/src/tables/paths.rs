@@ -6,12 +6,15 @@ use core::mem::offset_of;
 use aya_ebpf::{bindings::BPF_F_MMAPABLE, macros::map, maps::Array};
 use l2mesh_common::{
     path::Paths,
-    tables::{Change, HISTORY_SLOTS, PATH_SLOTS, PathNote, PathRx, PathTx, PeerId, path_slot},
+    tables::{
+        Change, HISTORY_SLOTS, OWN_REACHABILITY, PATH_SLOTS, PathNote, PathRx, PathTx, PeerId, Reported, path_slot,
+    },
+    wire::Reachability,
 };
 
 use super::Word;
 
-/// Mapped into the agent's memory, as the next four: it writes and reads with every probe.
+/// Mapped into the agent's memory, as the next five: it writes and reads with every probe.
 #[map]
 static PATH_TX: Array<PathTx> = Array::with_max_entries(PATH_SLOTS, BPF_F_MMAPABLE);
 #[map]
@@ -19,6 +22,9 @@ static PATH_RX: Array<PathRx> = Array::with_max_entries(PATH_SLOTS, BPF_F_MMAPAB
 /// What answers said; the agent and people compare it with what this host says.
 #[map]
 static FINGERPRINTS: Array<u64> = Array::with_max_entries(PATH_SLOTS, BPF_F_MMAPABLE);
+/// What they said of others, and behind that what this host says.
+#[map]
+static REACHABILITY: Array<Reported> = Array::with_max_entries(OWN_REACHABILITY + 1, BPF_F_MMAPABLE);
 /// Only for people; the programs never look. As the next one.
 #[map]
 static PATH_NOTES: Array<PathNote> = Array::with_max_entries(PATH_SLOTS, BPF_F_MMAPABLE);
@@ -86,4 +92,17 @@ pub(crate) fn path_rx(slot: u32) -> Option<&'static SharedRx> {
 pub(crate) fn fingerprint(slot: u32) -> Option<&'static Word> {
     // SAFETY: see `bucket`.
     FINGERPRINTS.get_ptr_mut(slot).map(|noted| unsafe { &*noted.cast::<Word>() })
+}
+
+/// What this host says of all others.
+#[inline(always)]
+pub(crate) fn own_reachability() -> Option<&'static Reachability> {
+    REACHABILITY.get(OWN_REACHABILITY).map(|own| &own.said)
+}
+
+/// Where it is noted what a peer says. Whoever reads it while it is written may see some of the old and some of the new.
+#[inline(always)]
+pub(crate) fn reported(peer: PeerId) -> Option<*mut Reachability> {
+    // SAFETY: a place in the value that the map has there.
+    REACHABILITY.get_ptr_mut(peer).map(|reported| unsafe { &raw mut (*reported).said })
 }

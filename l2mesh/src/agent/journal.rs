@@ -46,6 +46,8 @@ struct State {
     text: String,
     peer: Option<PeerId>,
     times: u64,
+    /// When the latest was seen here.
+    noted_at_ns: Option<u64>,
     told_at_ns: Option<u64>,
 }
 
@@ -62,6 +64,7 @@ impl Journal {
         let state = self.topics.entry(topic).or_default();
         (state.text, state.peer) = (text, peer);
         state.times += times;
+        state.noted_at_ns = None;
     }
 
     /// What waits to be told about this peer under other kinds is not true any more: told late, it would stand behind what came after it.
@@ -85,6 +88,9 @@ impl Journal {
         }
         for (topic, state) in &mut self.topics {
             let told = state.told_at_ns;
+            if state.times > 0 {
+                state.noted_at_ns.get_or_insert(now_ns);
+            }
             if state.times == 0 || told.is_some_and(|told| now_ns.saturating_sub(told) < PAUSE_NS) {
                 continue;
             }
@@ -115,11 +121,16 @@ fn about(topic: &Topic, peer: Option<PeerId>) -> Subject {
     peer.map_or(about, |peer| about.peer(peer))
 }
 
-fn line(State { text, times, told_at_ns, .. }: &State, now_ns: u64) -> String {
-    match (times, told_at_ns) {
-        (1, _) => text.clone(),
-        (_, None) => format!("{text} ({times} times)"),
-        (_, Some(told)) => format!("{text} ({times} times in {} s)", now_ns.saturating_sub(*told) / SECOND_NS),
+fn line(State { text, times, noted_at_ns, told_at_ns, .. }: &State, now_ns: u64) -> String {
+    let since = |at: &u64| now_ns.saturating_sub(*at) / SECOND_NS;
+    // Who reads it takes the line's own time for that of the event.
+    let late = noted_at_ns.as_ref().map(since).filter(|&late| late > 1);
+    match (times, told_at_ns, late) {
+        (1, _, None) => text.clone(),
+        (1, _, Some(late)) => format!("{text} ({late} s ago)"),
+        (_, None, _) => format!("{text} ({times} times)"),
+        (_, Some(told), None) => format!("{text} ({times} times in {} s)", since(told)),
+        (_, Some(told), Some(late)) => format!("{text} ({times} times in {} s, the last {late} s ago)", since(told)),
     }
 }
 
@@ -203,7 +214,7 @@ mod tests {
         assert_eq!(at(6, Some("relayed")), Vec::<String>::new());
         assert_eq!(at(7, Some("direct")), Vec::<String>::new());
         assert_eq!(at(31, None), Vec::<String>::new(), "not that it was relayed before");
-        assert_eq!(at(36, None), ["direct"]);
+        assert_eq!(at(36, None), ["direct (29 s ago)"]);
     }
 
     #[test]
@@ -219,7 +230,7 @@ mod tests {
         assert_eq!(at(1, Some("to a")), Vec::<String>::new());
         assert_eq!(at(2, Some("to c")), Vec::<String>::new());
         assert_eq!(at(29, None), Vec::<String>::new());
-        assert_eq!(at(30, None), ["to c (2 times in 30 s)"]);
+        assert_eq!(at(30, None), ["to c (2 times in 30 s, the last 28 s ago)"]);
         assert_eq!(at(61, None), Vec::<String>::new());
     }
 }

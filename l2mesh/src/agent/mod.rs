@@ -282,6 +282,7 @@ impl Agent {
                     self.tell_status();
                     let done = self.tell_events().and_then(|()| self.tell_lateness()).and_then(|()| self.check_metadata());
                     self.endure(done)?;
+                    crate::dataplane::reachability::tell(&self.tables, &self.view);
                     let done = self.compare_fingerprints();
                     self.endure(done)?;
                 }

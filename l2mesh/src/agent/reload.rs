@@ -30,6 +30,7 @@ impl Agent {
         for network in self.view.networks.iter().filter(|it| self.broken.contains(&it.vni)) {
             changes.push(format!("network {}: its devices, which somebody removed, made anew", network.name));
         }
+        changes.extend(self.other_mtus(&identity.mesh).await?);
         if changes.is_empty() {
             // Lines may have moved.
             (self.mesh, self.own) = (identity.mesh, identity.own);
@@ -43,6 +44,21 @@ impl Agent {
         let done = self.take_up_or_go_back(plan, before).await;
         service::ready(&self.up_line());
         done.map(|()| changes)
+    }
+
+    /// MTUs that no configuration says and that have become others, because the underlay interface has another one or the nodes
+    /// have addresses of another IP version.
+    async fn other_mtus(&self, mesh: &Mesh) -> anyhow::Result<Vec<String>> {
+        let View { interface, ifindex, networks, .. } = &self.view;
+        let Some(link) = self.netlink.link_by_index(*ifindex).await? else { return Ok(Vec::new()) };
+        let mut changes = Vec::new();
+        for network in mesh.networks.iter().filter(|network| network.mtu.is_none()) {
+            let (name, mtu) = (&network.name, mesh.overlay_mtu(network, link.mtu)?);
+            if let Some(before) = networks.iter().find(|before| before.vni == network.vni.get() && before.mtu != mtu) {
+                changes.push(format!("network {name}: MTU {} -> {mtu}, what fits over {interface}", before.mtu));
+            }
+        }
+        Ok(changes)
     }
 
     async fn take_up_or_go_back(&mut self, plan: Plan, before: Plan) -> anyhow::Result<()> {

@@ -19,6 +19,9 @@ use crate::{
     dataplane::view::View,
 };
 
+/// Why, for the log, where the file was seen to change.
+const CHANGED_FILE: &str = "the changed file";
+
 /// What is wished.
 pub(super) enum What {
     /// The configuration is to be read again.
@@ -41,6 +44,8 @@ pub(super) struct Wish {
 pub(crate) struct Wishes {
     queue: VecDeque<Wish>,
     looking_up: Option<LookUp>,
+    /// The file was refused when it changed last.
+    file_is_refused: bool,
 }
 
 /// A change whose host names are being looked up.
@@ -85,8 +90,11 @@ impl Agent {
     pub(super) async fn look_at_file(&mut self) {
         if self.document.is_as_read() {
             log::debug!("{} is as it was read", self.document.name());
+            if std::mem::take(&mut self.wishes.file_is_refused) {
+                self.say(Level::Info, Subject::of("reload"), format!("{CHANGED_FILE}: it is again what is in force"));
+            }
         } else {
-            self.wish(Wish { what: What::Reload, why: "the changed file", answer: None }).await;
+            self.wish(Wish { what: What::Reload, why: CHANGED_FILE, answer: None }).await;
         }
     }
 
@@ -184,8 +192,11 @@ impl Agent {
     }
 
     /// Says what came of it: to whoever waits for that, and in the log.
-    fn tell(&self, wish: Wish, outcome: anyhow::Result<(Vec<String>, Option<String>)>) {
+    fn tell(&mut self, wish: Wish, outcome: anyhow::Result<(Vec<String>, Option<String>)>) {
         let why = wish.why;
+        if matches!(wish.what, What::Reload) {
+            self.wishes.file_is_refused = outcome.is_err();
+        }
         let reply = match outcome {
             Ok((changes, note)) => {
                 let count = match changes.len() {

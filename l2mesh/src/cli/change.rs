@@ -93,7 +93,7 @@ pub(crate) struct MacArgs {
 pub(crate) enum MacChange {
     /// Say behind which node a MAC address is, whatever is heard of it
     Add(Kept<StaticMac>),
-    /// Take that back
+    /// Take a static MAC address back: it is learned again, as others are
     Del(Kept<StaticMac>),
     /// Forget MAC addresses that were learned: all, or those to which all that is said applies
     Flush(Flush),

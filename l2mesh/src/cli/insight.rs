@@ -1,6 +1,6 @@
 //! What the verbs are told that show what goes on.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use clap::Args;
 
@@ -44,6 +44,11 @@ pub(crate) struct TopArgs {
     /// The underlay interface; needed when there is more than one mesh
     #[arg(long)]
     pub iface: Option<String>,
+}
+
+/// Where metrics are answered.
+pub(super) fn listener(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "write an IP address and a port, as 127.0.0.1:9472 or [::1]:9472")
 }
 
 fn interval(text: &str) -> Result<Duration, String> {

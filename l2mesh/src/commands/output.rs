@@ -65,8 +65,8 @@ pub(super) fn attached(pin_root: &Path, interface: Option<&str>) -> anyhow::Resu
         match (interface, found.is_empty(), any_agent()?) {
             (Some(wanted), false, _) => bail!("no mesh is attached to {wanted}: there are meshes on {}", names()),
             (_, _, Some(pid)) => bail!(
-                "an agent runs here (process {pid}), but its pins are not under {}: give the --pin-dir that it was given, and enter \
-                 namespaces by `nsenter --net=`, not `ip netns exec`, which hides the host's BPF file system",
+                "an agent runs here (process {pid}), but its pins are not under {}: it has not said yet that it is up, or it was given another \
+                 --pin-dir, or `ip netns exec` hides the host's BPF file system (`nsenter --net=` does not)",
                 pin_root.display()
             ),
             _ => bail!(

@@ -21,13 +21,13 @@ pub(crate) struct MeshFlags {
     #[arg(long, required_unless_present = "config", requires = "any_peer")]
     pub vni: Option<Vni>,
     /// Another host of the mesh, by its IP address; once for each
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = ip_address)]
     pub peer: Vec<IpAddr>,
     /// The same for a host with a plain kernel vxlan device
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = ip_address)]
     pub plain_peer: Vec<IpAddr>,
     /// The same for a host that may relay for us
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = ip_address)]
     pub relay: Vec<IpAddr>,
     /// Relay for the others, who say --relay
     #[arg(long)]
@@ -47,6 +47,10 @@ pub(crate) struct MeshFlags {
     /// Frames for everybody per second, sent and received each [default: 10000, less with more than 50 peers]
     #[arg(long, value_name = "FRAMES", value_parser = clap::value_parser!(u32).range(1..))]
     pub storm_limit: Option<u32>,
+}
+
+fn ip_address(text: &str) -> Result<IpAddr, &'static str> {
+    text.parse().map_err(|_| "write an IP address; a file (--config) may have host names")
 }
 
 /// The tables that a file for the same mesh would have.

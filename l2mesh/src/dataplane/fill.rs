@@ -20,6 +20,7 @@ use super::{
     census::Census,
     devices::{Devices, Pair},
     paths::{Snapshot, write_paths},
+    reachability::write_ranks,
     tables::{Tables, reconcile, remove},
     view::{NetworkView, PeerView, View},
 };
@@ -39,6 +40,7 @@ pub(crate) fn fill(tables: &mut Tables, view: &View, devices: &Devices) -> anyho
         reconcile(&mut tables.stays, [])?;
     }
     write_paths(tables, view, &others)?;
+    write_ranks(tables, view, &others);
     let nodes = view.peers.iter().filter(|peer| !peer.is_plain).map(|peer| (peer.node_id, peer.id));
     reconcile(&mut tables.nodes, nodes.chain([(view.node_id, OWN_NODE)]))?;
     let relayed = view.relayed.iter().map(|(vni, members)| {

@@ -11,6 +11,7 @@ pub(crate) mod migrate;
 pub(crate) mod object;
 pub(crate) mod paths;
 pub(crate) mod pins;
+pub(crate) mod reachability;
 pub(crate) mod sockets;
 pub(crate) mod tables;
 pub(crate) mod teardown;

@@ -12,8 +12,8 @@ use l2mesh_common::{
     freeze::Stays,
     tables::{
         Bucket, BucketKey, Change, Counter, Fact, FdbEntry, FdbKey, FloodList, Label, LabelKey, MemberKey, MemberMacs,
-        Members, Meta, Neighbour, NeighbourKey, Network, NextHop, PathNote, PathRx, PathTx, Peer, PeerCounter, PeerId,
-        Port, Settings, VtepAddress,
+        Members, Meta, Neighbour, NeighbourKey, Network, NetworkCounter, NextHop, PathNote, PathRx, PathTx, Peer,
+        PeerCounter, PeerId, Port, Reported, Settings, VtepAddress,
     },
     verdict::Verdict,
 };
@@ -21,7 +21,7 @@ use l2mesh_common::{
 use super::{mapped::Mapped, pins::PinDir};
 
 /// Every map, in the order of the table in `l2mesh_common::tables`.
-pub(crate) const MAPS: [&str; 27] = [
+pub(crate) const MAPS: [&str; 28] = [
     "META",
     "SETTINGS",
     "NETWORKS",
@@ -43,6 +43,7 @@ pub(crate) const MAPS: [&str; 27] = [
     "PATH_TX",
     "PATH_RX",
     "FINGERPRINTS",
+    "REACHABILITY",
     "PATH_NOTES",
     "HISTORY",
     "NODES",
@@ -64,7 +65,7 @@ pub(crate) struct Tables {
     pub(crate) neighbours: HashMap<MapData, NeighbourKey, Neighbour>,
     pub(crate) counters: PerCpuArray<MapData, Counter>,
     pub(crate) peer_counters: PerCpuArray<MapData, PeerCounter>,
-    pub(crate) network_counters: PerCpuArray<MapData, PeerCounter>,
+    pub(crate) network_counters: PerCpuArray<MapData, NetworkCounter>,
     pub(crate) labels: HashMap<MapData, LabelKey, Label>,
     pub(crate) buckets: HashMap<MapData, BucketKey, Bucket>,
     pub(crate) stays: HashMap<MapData, FdbKey, Stays>,
@@ -74,6 +75,7 @@ pub(crate) struct Tables {
     pub(crate) path_tx: Mapped<PathTx>,
     pub(crate) path_rx: Mapped<PathRx>,
     pub(crate) fingerprints: Mapped<u64>,
+    pub(crate) reachability: Mapped<Reported>,
     pub(crate) path_notes: Mapped<PathNote>,
     pub(crate) history: Mapped<Change>,
     pub(crate) nodes: HashMap<MapData, u32, PeerId>,
@@ -105,6 +107,7 @@ impl Tables {
             path_tx: Mapped::open(&pins.pin("PATH_TX"))?,
             path_rx: Mapped::open(&pins.pin("PATH_RX"))?,
             fingerprints: Mapped::open(&pins.pin("FINGERPRINTS"))?,
+            reachability: Mapped::open(&pins.pin("REACHABILITY"))?,
             path_notes: Mapped::open(&pins.pin("PATH_NOTES"))?,
             history: Mapped::open(&pins.pin("HISTORY"))?,
             nodes: open(pins, "NODES")?,
@@ -143,13 +146,19 @@ impl Tables {
     }
 
     /// Traffic in the network of this number over all CPUs.
-    pub(crate) fn network_counter(&self, number: u16) -> anyhow::Result<PeerCounter> {
-        Ok(sum(&self.network_counters.get(&number.into(), 0).context("cannot read NETWORK_COUNTERS")?))
+    pub(crate) fn network_counter(&self, number: u16) -> anyhow::Result<NetworkCounter> {
+        let values = self.network_counters.get(&number.into(), 0).context("cannot read NETWORK_COUNTERS")?;
+        Ok(values.iter().fold(NetworkCounter::default(), |sum, value| NetworkCounter {
+            sent: add(sum.sent, value.sent),
+            received: add(sum.received, value.received),
+            storm_sent: sum.storm_sent + value.storm_sent,
+            storm_received: sum.storm_received + value.storm_received,
+        }))
     }
 
     /// Starts the traffic in a network anew.
     pub(crate) fn clear_network_counter(&mut self, number: u16) -> anyhow::Result<()> {
-        let zero = vec![PeerCounter::default(); nr_cpus().map_err(|(_, error)| error)?];
+        let zero = vec![NetworkCounter::default(); nr_cpus().map_err(|(_, error)| error)?];
         self.network_counters
             .set(number.into(), PerCpuValues::try_from(zero)?, 0)
             .context("cannot write NETWORK_COUNTERS")

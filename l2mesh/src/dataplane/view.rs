@@ -11,7 +11,7 @@ use l2mesh_common::{
 
 use crate::{
     agent::own_address::Local,
-    config::{Cidr, Mesh, Network, NodeKind, OVERHEAD_IPV4, OVERHEAD_IPV6, Probe, Tos},
+    config::{Cidr, Mesh, Network, Node, NodeKind, OVERHEAD_IPV4, OVERHEAD_IPV6, Probe, Tos},
     underlay::Link,
 };
 
@@ -26,6 +26,8 @@ pub(crate) struct View {
     pub(crate) node: String,
     /// Its id on the wire.
     pub(crate) node_id: u32,
+    /// Its place among all nodes in the order of their names.
+    pub(crate) rank: u32,
     /// What others compare with what their own configuration says.
     pub(crate) fingerprint: Fingerprint,
     /// It forwards for pairs of others.
@@ -63,6 +65,8 @@ pub(crate) struct PeerView {
     pub(crate) name: String,
     /// Node id on the wire.
     pub(crate) node_id: u32,
+    /// Its place among all nodes in the order of their names.
+    pub(crate) rank: u32,
     /// Where this node reaches it, and from where it sends.
     pub(crate) address: IpAddr,
     /// The address under which it knows this node, where that is not the usual one.
@@ -182,6 +186,11 @@ fn others(mesh: &Mesh, own: usize, mine: &[&Network], by_kernel: bool) -> BTreeS
     others
 }
 
+/// Names are unique.
+fn rank(mesh: &Mesh, node: &Node) -> u32 {
+    mesh.nodes.iter().filter(|other| other.name < node.name).fold(0, |rank, _| rank + 1)
+}
+
 /// Our program leaves UDP checksums out: with them, a GSO frame would have to be cut first.
 fn way(peer: IpAddr, by_helper: bool) -> Way {
     match (peer, by_helper) {
@@ -249,6 +258,7 @@ impl View {
                 id,
                 name: other.name.clone(),
                 node_id: other.id,
+                rank: rank(mesh, other),
                 address,
                 knows_us_as: node.from.get(&index).copied(),
                 is_plain: other.kind == NodeKind::Vxlan,
@@ -294,6 +304,7 @@ impl View {
             ifindex: place.ifindex,
             node: node.name.clone(),
             node_id: node.id,
+            rank: rank(mesh, node),
             fingerprint: mesh.fingerprint(place.mtu),
             may_relay,
             relayed,

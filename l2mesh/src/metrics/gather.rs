@@ -11,7 +11,7 @@ use std::{
 use aya::{maps::MapInfo, programs::ProgramInfo};
 use l2mesh_common::{
     layout::LAYOUT_VERSION,
-    tables::{Fact, LabelKey, Network, Peer, PeerCounter, PeerId},
+    tables::{Fact, LabelKey, Network, NetworkCounter, Peer, PeerCounter, PeerId},
 };
 
 use super::exposition::{Exposition, Family, Format, Labels};
@@ -48,7 +48,7 @@ struct Net {
     name: String,
     vni: String,
     macs: u64,
-    counter: PeerCounter,
+    counter: NetworkCounter,
     network: Network,
 }
 
@@ -158,6 +158,13 @@ impl Gatherer {
             let mut family = text.counter(&format!("l2mesh_network_{name}"), help);
             for row in &rows {
                 family.sample(&[("network", &row.name), ("vni", &row.vni)], value(row));
+            }
+        }
+        let mut family =
+            text.counter("l2mesh_network_storm_drops", "Frames on the wire that went nowhere because of storm-limit.");
+        for row in &rows {
+            for (direction, frames) in [("sent", row.counter.storm_sent), ("received", row.counter.storm_received)] {
+                family.sample(&[("network", &row.name), ("vni", &row.vni), ("direction", direction)], frames);
             }
         }
         let gauges: [(&str, &str, &Value<Net>); 3] = [

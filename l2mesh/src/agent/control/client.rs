@@ -8,10 +8,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::request::{Reply, Request};
-use crate::dataplane::sockets::{SOCKETS, sockets_dir, unescape};
+use crate::{
+    dataplane::sockets::{SOCKETS, sockets_dir, unescape},
+    underlay::processes::is_stopped,
+};
 
 /// How long an answer may take: a mesh of thousands of networks, and a resolver that does not answer.
 const PATIENCE: Duration = Duration::from_mins(3);
@@ -30,6 +34,9 @@ impl Client {
         let (name, path) = find(interface)?;
         match UnixStream::connect(&path) {
             Ok(stream) => {
+                // It would take the question, and answer nothing.
+                let pid = getsockopt(&stream, PeerCredentials)?.pid();
+                ensure!(!is_stopped(pid), "the agent of {name} is stopped: `kill -CONT {pid}` lets it go on");
                 stream.set_read_timeout(Some(PATIENCE))?;
                 stream.set_write_timeout(Some(PATIENCE))?;
                 Ok(Self { stream: BufReader::new(stream) })

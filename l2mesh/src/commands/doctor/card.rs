@@ -95,7 +95,10 @@ pub(super) fn mtu(facts: &Facts) -> Vec<Finding> {
                 "{interface} ({}) has MTU {}, but with the outer headers only {fits} octets fit into the {} of {}",
                 network.name, network.mtu, card.mtu, card.name
             ),
-            format!("ip link set {interface} mtu {fits}, or a greater MTU for {}", card.name),
+            format!(
+                "ip link set {interface} mtu {fits}, for good `mtu = {fits}` in the [[network]] of every host's file; or a greater MTU for {}",
+                card.name
+            ),
         ));
     }
     if findings.is_empty() {

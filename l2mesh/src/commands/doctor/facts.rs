@@ -7,6 +7,7 @@ use std::{
 
 use l2mesh_common::wire::{Difference, MacAddr};
 
+use super::rules::Rule;
 use crate::agent::Receive;
 
 /// All of it.
@@ -86,7 +87,7 @@ pub(super) struct PortFacts {
     /// Whether a packet that was sent through the host's firewall arrived.
     pub(super) arrives: Option<bool>,
     /// Rules of the firewall that drop it.
-    pub(super) rules: Vec<String>,
+    pub(super) rules: Vec<Rule>,
     /// `rp_filter` of the interface: 0 off, 1 strict, 2 loose.
     pub(super) rp_filter: u8,
 }

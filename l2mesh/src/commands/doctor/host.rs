@@ -72,7 +72,9 @@ pub(super) fn file(facts: &Facts) -> Vec<Finding> {
             Difference::Mesh => "what is attached is not what the file says",
             Difference::Mtu => "the underlay's MTU is another one than at attach, and with it those of the networks",
         };
-        Finding::warning(CHECK, what, "attach again with the file: what is right already stays as it is")
+        let advice = "`l2mesh reload` if it is the agent's file, else end the agent and attach with this one: what is right already \
+                      stays as it is";
+        Finding::warning(CHECK, what, advice)
     });
     finding.into_iter().collect()
 }

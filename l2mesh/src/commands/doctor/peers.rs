@@ -124,7 +124,7 @@ pub(super) fn configuration(facts: &Facts) -> Vec<Finding> {
             Difference::Mesh => Finding::fault(
                 CHECK,
                 format!("{name} has another configuration than this host: nodes, networks or the port differ"),
-                "give both hosts the same file and attach again",
+                "give both hosts the same file, then `l2mesh reload`",
             ),
             Difference::Mtu => Finding::fault(
                 CHECK,
@@ -138,7 +138,10 @@ pub(super) fn configuration(facts: &Facts) -> Vec<Finding> {
     let well = match (same.clone().count(), silent) {
         (0, _) => "no peer has said what its configuration is (flags, another version, or not reached)".to_owned(),
         (_, 0) => format!("the same here and at {}", names(same)),
-        (_, silent) => format!("the same here and at {}; {silent} have not said", names(same)),
+        (_, silent) => {
+            let have = if silent == 1 { "peer has" } else { "peers have" };
+            format!("the same here and at {}; {silent} {have} not said", names(same))
+        }
     };
     all_or_each(CHECK, differing.collect(), well)
 }

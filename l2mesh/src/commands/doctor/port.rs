@@ -3,6 +3,7 @@
 use super::{
     facts::{Facts, PortFacts},
     finding::Finding,
+    rules::Rule,
 };
 use crate::agent::Receive;
 
@@ -46,10 +47,20 @@ pub(super) fn owner(facts: &Facts) -> Vec<Finding> {
 pub(super) fn firewall(facts: &Facts) -> Vec<Finding> {
     const CHECK: &str = "firewall";
     let PortFacts { own, arrives, rules, .. } = &facts.port;
-    let by = if rules.is_empty() { String::new() } else { format!(" ({})", rules.join("; ")) };
-    let allow = format!(
-        "allow it: `nft insert rule inet filter input udp dport {own} accept`, or `iptables -I INPUT -p udp --dport {own} -j ACCEPT`"
-    );
+    let own = *own;
+    let named = rules.iter().map(Rule::to_string).collect::<Vec<_>>().join("; ");
+    let by = if rules.is_empty() { String::new() } else { format!(" ({named})") };
+    let allow = if rules.is_empty() {
+        format!(
+            "allow it, before what drops it: as with `iptables -I INPUT -p udp --dport {own} -j ACCEPT` or `nft insert rule inet filter \
+             input udp dport {own} accept`"
+        )
+    } else {
+        // Each of them drops what the others let pass.
+        let mut commands: Vec<String> = rules.iter().map(|rule| format!("`{}`", rule.allow(own))).collect();
+        commands.dedup();
+        format!("allow it: {}", commands.join(" and "))
+    };
     vec![match (arrives, facts.card.receive) {
         (Some(true), _) => Finding::ok(CHECK, format!("this host lets UDP port {own} in")),
         (Some(false), Receive::Tc) => Finding::fault(

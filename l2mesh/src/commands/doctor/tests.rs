@@ -8,6 +8,7 @@ use super::{
     facts::{Configuration, Facts, Long, Probed, healthy},
     finding::{Finding, Level},
     judge,
+    rules::Rule,
 };
 use crate::agent::Receive;
 
@@ -127,11 +128,14 @@ fn the_port() {
         move |it: &mut Facts| {
             it.port.arrives = Some(false);
             it.card.receive = receive;
-            it.port.rules = vec!["nft table inet host, chain input: `udp dport 4789 drop`".into()];
+            it.port.rules =
+                vec![Rule { table: "inet host".into(), chain: "input".into(), text: "`udp dport 4789 drop`".into() }];
         }
     };
-    let words =
-        ["firewall: this host's own firewall drops UDP port 4789 (nft table inet host", "udp dport 4789 accept"];
+    let words = [
+        "firewall: this host's own firewall drops UDP port 4789 (nft table inet host",
+        "nft insert rule inet host input udp dport 4789 accept",
+    ];
     assert_says(dropped(Receive::Tc), Fault, &[&words[..], &["bulk TCP"]].concat());
     assert_says(dropped(Receive::Kernel), Fault, &[&words[..], &["nothing is received"]].concat());
     assert_says(dropped(Receive::Xdp), Warning, &words);

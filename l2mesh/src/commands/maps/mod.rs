@@ -6,6 +6,7 @@ mod neighbours;
 mod networks;
 mod paths;
 mod peers;
+mod reach;
 
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -26,12 +27,14 @@ use self::{
     neighbours::{NeighbourRow, neighbours, neighbours_table},
     paths::paths_table,
     peers::peers_table,
+    reach::reach_table,
 };
 pub(crate) use self::{
     counters::{CounterRow, counters},
     networks::{NetworkRow, networks, networks_table},
     paths::{PathRow, Snapshot, is_probed, path_text, paths, reason_text},
     peers::{PeerRow, peers},
+    reach::{Matrix, ReachRow},
 };
 use super::output::{Attached, attached};
 use crate::cli::{MapsArgs, Table};
@@ -81,6 +84,10 @@ pub(crate) struct Maps {
     #[serde(skip_serializing_if = "Option::is_none")]
     paths: Option<Vec<PathRow>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    reach: Option<Vec<ReachRow>>,
+    #[serde(skip)]
+    matrix: Option<Matrix>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     macs: Option<Vec<MacRow>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     neighbours: Option<Vec<NeighbourRow>>,
@@ -102,6 +109,10 @@ impl Maps {
         }
         if wants(Table::Paths) {
             maps.paths = Some(paths(tables, vni)?);
+        }
+        if wants(Table::Reach) {
+            let matrix = Matrix::of(tables, &Snapshot::of(tables))?;
+            (maps.reach, maps.matrix) = (Some(matrix.pairs()), Some(matrix));
         }
         if wants(Table::Macs) {
             maps.macs = Some(macs(tables, vni)?);
@@ -136,6 +147,7 @@ impl std::fmt::Display for Maps {
             self.networks.as_deref().map(networks_table),
             self.peers.as_deref().map(peers_table),
             self.paths.as_deref().map(paths_table),
+            self.matrix.as_ref().map(reach_table),
             self.macs.as_deref().map(macs_table),
             self.neighbours.as_deref().map(neighbours_table),
             self.counters.as_deref().map(counters_table),

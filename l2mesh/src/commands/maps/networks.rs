@@ -33,6 +33,9 @@ pub(crate) struct NetworkRow {
     pub(crate) sent_octets: u64,
     pub(crate) received_frames: u64,
     pub(crate) received_octets: u64,
+    /// Frames on the wire that storm control ended.
+    pub(crate) storm_sent: u64,
+    pub(crate) storm_received: u64,
 }
 
 /// Every network, by VNI.
@@ -68,6 +71,8 @@ pub(crate) fn networks(tables: &Tables, vni: Option<u32>) -> anyhow::Result<Vec<
             sent_octets: counter.sent.octets,
             received_frames: counter.received.frames,
             received_octets: counter.received.octets,
+            storm_sent: counter.storm_sent,
+            storm_received: counter.storm_received,
         })
     });
     rows.collect()
@@ -90,13 +95,14 @@ pub(crate) fn networks_table(rows: &[NetworkRow]) -> String {
             it.macs.to_string(),
             it.members.len().to_string(),
             it.storm_limit.to_string(),
+            (it.storm_sent + it.storm_received).to_string(),
             it.transmit.clone(),
         ]
     });
     table(
         "networks",
-        &["name", "vni", "interface", "mac", "mtu", "macs", "peers", "storm limit", "transmit"],
+        &["name", "vni", "interface", "mac", "mtu", "macs", "peers", "storm limit", "storm drops", "transmit"],
         &cells.collect::<Vec<_>>(),
-        &[4, 5, 6, 7],
+        &[4, 5, 6, 7, 8],
     )
 }

@@ -249,9 +249,15 @@ impl<'a> Ping<'a> {
         if sent == 0 {
             return "interrupted before anything was answered".to_owned();
         }
+        let size = self.report.size;
         let port = self.route.as_ref().map_or(0, |route| route.destination.port());
         let hint = if self.is_refused {
             format!("its kernel says that nobody there holds UDP port {port}: run `l2mesh attach` there")
+        } else if self.asked.is_probed && size > SHORTEST {
+            format!(
+                "{size} octets may be too long for a link on the way: `l2mesh maps paths` has the MTU that arrives, and without --size \
+                 a ping shows whether short packets do"
+            )
         } else if self.asked.is_probed {
             format!(
                 "`l2mesh maps paths` says what is up; a firewall on the way must let UDP port {port} in, at both ends"

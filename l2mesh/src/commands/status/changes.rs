@@ -57,7 +57,8 @@ impl ChangeRow {
         Happened {
             at: self.at.to_string(),
             kind: kind.into(),
-            level: "warn".into(),
+            // As the agent tells it: that one is good news.
+            level: if kind == "path-direct" { "info" } else { "warn" }.into(),
             peer: Some(self.peer.clone()),
             vni: None,
             mac: None,

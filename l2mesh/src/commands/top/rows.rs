@@ -10,7 +10,7 @@ use super::{
 use crate::{agent::chronicle::Happened, commands::maps::PathRow};
 
 /// The last line.
-pub(super) const KEYS: &str = "q quit  Tab part  arrows move  p pause  D R taken  d r up  x X down  P no probes";
+pub(super) const KEYS: &str = "q quit  Tab part  arrows move  m matrix  p pause  D R taken  d r up  x X down";
 /// Columns of the narrowest terminal that shows all of a line.
 const NARROW: usize = 80;
 /// The longest part of a name that is shown where there is room.
@@ -35,6 +35,41 @@ pub(super) fn letter(row: &PathRow) -> (char, Tone) {
         (true, false, true) => ('X', Tone::Bad),
         (true, false, false) => ('x', Tone::Bad),
     }
+}
+
+/// Which node reaches which: who is in a row reaches who is in a column, from `first` on as many as fit.
+pub(super) fn matrix(sample: &Sample, width: usize, first: &mut usize) -> Texts {
+    let matrix = &sample.matrix;
+    let count = matrix.nodes.len();
+    let (number, place) = (count.to_string().len(), count.to_string().len() + 1);
+    let name = wide(12, matrix.nodes.iter().map(|name| name.chars().count()), width);
+    let room = (width.saturating_sub(number + 1 + name) / place).max(1);
+    *first = (*first).min(count.saturating_sub(room));
+    let columns = *first..count.min(*first + room);
+    let header = columns.clone().fold(format!("{:<1$}", "from \\ to", number + 1 + name), |header, column| {
+        header + &format!("{:>place$}", column + 1)
+    });
+    let row = |from: usize| {
+        let mut row = vec![(format!("{:>number$} {:<name$}", from + 1, cut(&matrix.nodes[from], name)), Tone::Plain)];
+        for to in columns.clone() {
+            let letter = matrix.letter(from, to);
+            let tone = match letter {
+                'D' => Tone::Good,
+                'R' => Tone::Doubtful,
+                'X' => Tone::Bad,
+                _ => Tone::Faint,
+            };
+            row.push((format!("{letter:>place$}"), tone));
+        }
+        row
+    };
+    let seen = if columns.len() < count {
+        format!(", columns {}-{} < >", columns.start + 1, columns.end)
+    } else {
+        String::new()
+    };
+    let title = format!("mesh: {count} nodes, D direct R relayed X down{seen}");
+    Texts { title, header: Some(header), rows: (0..count).map(row).collect() }
 }
 
 /// Who is reached how: a row for each peer, a letter for each of its paths.

@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use l2mesh_common::tables::{Fact, FdbEntry, FdbKey, LabelKey, Network, PeerCounter};
+use l2mesh_common::tables::{Fact, FdbEntry, FdbKey, LabelKey, Network, NetworkCounter, PeerCounter};
 
 use super::{
     super::{
-        maps::{PathRow, Snapshot, vni_text},
+        maps::{Matrix, PathRow, Snapshot, vni_text},
         output::{Attached, attached},
     },
     rates::{Rates, sum},
@@ -60,6 +60,7 @@ pub(super) struct Sample {
     pub(super) mode: String,
     pub(super) agent: Option<i32>,
     pub(super) peers: Vec<PeerLine>,
+    pub(super) matrix: Matrix,
     pub(super) networks: Vec<NetworkLine>,
     pub(super) macs: Vec<MacLine>,
     /// Of all networks.
@@ -126,6 +127,7 @@ impl Reader {
             ..Sample::default()
         };
         let snapshot = Snapshot::of(tables);
+        sample.matrix = Matrix::of(tables, &snapshot)?;
         let mut ids: Vec<u32> = tables.vteps.iter().filter_map(|it| Some(it.ok()?.1)).collect();
         ids.sort_unstable();
         let names: BTreeMap<u32, String> = ids.iter().map(|&id| (id, tables.label(LabelKey::peer(id)))).collect();
@@ -141,7 +143,8 @@ impl Reader {
         let found: BTreeMap<u32, Network> = tables.networks.iter().filter_map(Result::ok).collect();
         let mut networks = BTreeMap::new();
         for (vni, network) in found {
-            let counter = tables.network_counter(network.number)?;
+            let NetworkCounter { sent, received, .. } = tables.network_counter(network.number)?;
+            let counter = PeerCounter { sent, received };
             let rates = self.networks.get(&vni).map(|before| Rates::between(before, &counter, time));
             networks.insert(vni, counter);
             sample.networks.push(NetworkLine {

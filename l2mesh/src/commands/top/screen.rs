@@ -20,6 +20,9 @@ use crate::agent::chronicle::Happened;
 /// Events kept for the screen.
 const EVENTS: usize = 512;
 
+/// Columns of the matrix that a key moves.
+const COLUMNS: usize = 10;
+
 /// How things are made to stand out: by letters and weight alone where colours are not wanted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Theme {
@@ -74,6 +77,10 @@ pub(super) struct Screen {
     pub(super) from_agent: bool,
     pub(super) theme: Theme,
     pub(super) is_paused: bool,
+    /// Who reaches whom, in the place of this host's paths.
+    is_matrix: bool,
+    /// The first column of that.
+    column: usize,
     /// Why there is nothing new, if there is not.
     pub(super) trouble: Option<String>,
     /// The part that has the keys.
@@ -92,6 +99,8 @@ impl Screen {
             from_agent: false,
             theme,
             is_paused: false,
+            is_matrix: false,
+            column: 0,
             trouble: None,
             focus: 0,
             first: [0; PARTS],
@@ -118,6 +127,12 @@ impl Screen {
                 self.is_paused = !self.is_paused;
                 return Next::On;
             }
+            KeyCode::Char('m') => {
+                (self.is_matrix, self.focus) = (!self.is_matrix, 0);
+                return Next::On;
+            }
+            KeyCode::Char('<' | ',') => return self.columns(self.column.saturating_sub(COLUMNS)),
+            KeyCode::Char('>' | '.') => return self.columns(self.column + COLUMNS),
             KeyCode::Tab | KeyCode::Right => return self.choose((self.focus + 1) % PARTS),
             KeyCode::BackTab | KeyCode::Left => return self.choose((self.focus + PARTS - 1) % PARTS),
             KeyCode::Char(digit @ '1'..='4') => return self.choose(digit as usize - '1' as usize),
@@ -133,6 +148,11 @@ impl Screen {
         Next::On
     }
 
+    fn columns(&mut self, first: usize) -> Next {
+        self.column = first;
+        Next::On
+    }
+
     fn choose(&mut self, part: usize) -> Next {
         self.focus = part;
         Next::On
@@ -143,7 +163,11 @@ impl Screen {
         let area = frame.area();
         let (width, height) = (usize::from(area.width), usize::from(area.height));
         let texts = [
-            rows::peers(&self.sample, width),
+            if self.is_matrix {
+                rows::matrix(&self.sample, width, &mut self.column)
+            } else {
+                rows::peers(&self.sample, width)
+            },
             rows::networks(&self.sample, width),
             rows::macs(&self.sample, width),
             rows::events(&self.events, self.from_agent),

@@ -1,10 +1,11 @@
 use std::time::Duration;
 
+use l2mesh_common::wire::Reached;
 use ratatui::{Terminal, backend::TestBackend};
 
 use super::*;
 use crate::commands::{
-    maps::{PathRow, RoundTrip},
+    maps::{Matrix, PathRow, RoundTrip},
     top::{
         rates::Rates,
         sample::{MacLine, NetworkLine, PeerLine},
@@ -53,6 +54,7 @@ fn screen(peers: usize) -> Screen {
         mode: "tc".to_owned(),
         agent: Some(123),
         peers: peers.collect(),
+        matrix: matrix(),
         networks: vec![NetworkLine { name: "lan".to_owned(), vni: "65281 (0xff01)".to_owned(), macs: 2, rates }],
         macs: vec![
             MacLine {
@@ -123,8 +125,51 @@ mac               network            behind                heard  moves
 
 
 
-q quit  Tab part  arrows move  p pause  D R taken  d r up  x X down  P no probes";
+q quit  Tab part  arrows move  m matrix  p pause  D R taken  d r up  x X down";
     assert_eq!(shown(&mut screen(4), 80, 24).join("\n"), expected);
+}
+
+/// Three nodes, of which the last has not said anything.
+fn matrix() -> Matrix {
+    let (direct, relay, down, unknown) = (Reached::Directly, Reached::ByRelay, Reached::Not, Reached::Unknown);
+    Matrix {
+        nodes: ["enovance", "hetzner", "ovh"].map(str::to_owned).to_vec(),
+        rows: vec![vec![unknown, direct, relay], vec![direct, unknown, down], vec![unknown; 3]],
+    }
+}
+
+#[test]
+fn who_reaches_whom() {
+    let mut screen = screen(4);
+    screen.key(KeyCode::Char('m').into());
+    let expected = "\
+1 mesh: 3 nodes, D direct R relayed X down
+from \\ to      1 2 3
+1 enovance     . D R
+2 hetzner      D . X
+3 ovh          ? ? .
+2 networks: 1, 2 MAC addresses";
+    assert_eq!(shown(&mut screen, 80, 24)[1..7].join("\n"), expected);
+    screen.key(KeyCode::Char('m').into());
+    assert!(shown(&mut screen, 80, 24)[1].starts_with("1 mesh: 4 peers, "));
+
+    // More than there is room for: in parts.
+    let nodes = 0..100;
+    screen.sample.matrix = Matrix {
+        nodes: nodes.clone().map(|node| format!("node-{node}")).collect(),
+        rows: nodes.map(|_| vec![Reached::Directly; 100]).collect(),
+    };
+    screen.key(KeyCode::Char('m').into());
+    let lines = shown(&mut screen, 80, 24);
+    assert!(lines[1].contains(", columns 1-16 < >") && lines[1].ends_with("1-11 of 100"), "{lines:?}");
+    assert!(lines[2].ends_with("  15  16") && lines[3].starts_with("  1 node-0         .   D   D"), "{lines:?}");
+    for _ in 0..20 {
+        assert_eq!(screen.key(KeyCode::Char('>').into()), Next::On);
+    }
+    let lines = shown(&mut screen, 80, 24);
+    assert!(lines[2].ends_with("  99 100") && lines[1].contains("columns 85-100 < >"), "{lines:?}");
+    screen.key(KeyCode::Char('<').into());
+    assert!(shown(&mut screen, 80, 24)[1].contains("columns 75-90 < >"));
 }
 
 /// From nothing to more than anybody has: no panic, and the headline is there.
@@ -132,7 +177,7 @@ q quit  Tab part  arrows move  p pause  D R taken  d r up  x X down  P no probes
 fn any_size() {
     for peers in [0, 4, 300] {
         for (width, height) in [(1, 1), (2, 2), (20, 5), (40, 13), (80, 14), (80, 24), (200, 60), (500, 200)] {
-            for focus in "1234".chars() {
+            for focus in "1234m".chars() {
                 let mut screen = screen(peers);
                 assert_eq!(screen.key(KeyCode::Char(focus).into()), Next::On);
                 let lines = shown(&mut screen, width, height);
