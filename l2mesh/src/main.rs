@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let pins = &cli.pin_dir;
-    match &cli.command {
+    let outcome = match &cli.command {
         Command::Attach(args) => runtime.block_on(commands::attach::run(args, pins)),
         Command::Detach(args) => runtime.block_on(commands::detach::run(args, pins)),
         Command::Reload(args) => commands::change::reload(args),
@@ -50,7 +50,10 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Import(args) => runtime.block_on(commands::import::run(args)),
         Command::Prepare => commands::prepare::run(pins),
         Command::DistFiles(args) => commands::dist_files::run(args),
-    }
+    };
+    // A resolver that does not answer is not waited for.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Whoever reads our output may stop reading.

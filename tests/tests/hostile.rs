@@ -1,5 +1,6 @@
 //! Local users and programs that hold things up, on purpose or not.
 
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -111,4 +112,41 @@ fn a_configuration_that_changes_all_the_time() {
     let lines: Vec<&str> =
         log.lines().filter(|line| line.contains("b (") && line.contains("its configuration")).collect();
     assert!((2..=3).contains(&lines.len()), "{lines:#?}");
+}
+
+/// A resolver that does not answer holds up neither the end of an agent nor that of an attach which waits for it.
+#[test]
+fn a_resolver_that_does_not_answer() {
+    let mesh = Changing::new("deaf resolver");
+    let [a, ..] = &mesh.hosts;
+    // Nobody is at that address, and the route leads to one who says nothing.
+    let resolver = mesh.lab.directory().join("resolv.conf");
+    fs::write(&resolver, "nameserver 198.18.0.53\n").expect("a file in the lab's directory");
+    a.run(&format!("ip route add 198.18.0.0/15 via {}", mesh.hosts[1].address()));
+    mesh.hosts[1].run("sysctl -qw net.ipv4.ip_forward=0");
+    let script = format!(
+        "mount --bind {} /etc/resolv.conf && exec {} --pin-dir {} attach --iface eth0 --config {}",
+        resolver.display(),
+        l2mesh_tests::mesh::binary().display(),
+        mesh.lab.pin_dir().display(),
+        mesh.file()
+    );
+    let attach = || a.spawn("unshare", &["--mount", "sh", "-c", &script]);
+    let mut agent = attach();
+    agent.wait_log_line("up: node a on eth0", LIMIT);
+    let named = mesh.text(&With { c: true, ..With::default() });
+    let named = named.replace(&mesh.hosts[2].address().to_string(), "c.example.org");
+    fs::write(mesh.file(), named).expect("a file in the lab's directory");
+    agent.signal(Signal::SIGHUP);
+    // Others are answered meanwhile.
+    assert_eq!(a.ask("about")["ok"], true);
+    agent.signal(Signal::SIGTERM);
+    assert!(agent.wait_exit(Duration::from_secs(4)).success(), "a resolver is asked for 10 s");
+    let mut agent = attach();
+    wait_for("it asks", LIMIT, || match a.exec("ss", &["-Hun"]).stdout {
+        text if text.contains("198.18.0.53") => Ok(()),
+        text => Err(text),
+    });
+    agent.signal(Signal::SIGINT);
+    agent.wait_exit(Duration::from_secs(4));
 }

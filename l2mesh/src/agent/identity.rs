@@ -1,12 +1,16 @@
 //! Which node of the configuration this host is, and from which address it sends.
 
 use std::{
+    collections::HashMap,
     io,
     net::{IpAddr, ToSocketAddrs as _},
     time::Duration,
 };
 
-use tokio::time::sleep;
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::sleep,
+};
 
 use super::own_address::{Local, Source};
 use crate::{
@@ -38,7 +42,8 @@ pub(super) async fn identity(
 ) -> anyhow::Result<Identity> {
     let mut told = String::new();
     loop {
-        match try_identity(args, file, netlink, link, ask_resolver).await? {
+        let addresses = look_up(file.map(Mesh::host_names).unwrap_or_default()).await.unwrap_or_default();
+        match try_identity(args, file, netlink, link, |name| answer(&addresses, name)).await? {
             Ok(identity) => return Ok(identity),
             Err(reason) => {
                 if reason != told {
@@ -55,9 +60,33 @@ pub(super) async fn identity(
     }
 }
 
-/// The addresses of a host name.
-pub(super) fn ask_resolver(name: &str) -> io::Result<Vec<IpAddr>> {
-    (name, 0).to_socket_addrs().map(|found| found.map(|address| address.ip()).collect())
+/// What is known of host names.
+pub(super) type Addresses = HashMap<String, io::Result<Vec<IpAddr>>>;
+
+/// Asks for host names in a thread of its own, so that a resolver that does not answer holds up nobody. After one without an answer
+/// no other is asked for: it may have taken half a minute.
+pub(super) fn look_up(names: Vec<String>) -> JoinHandle<Addresses> {
+    spawn_blocking(move || {
+        let mut addresses = Addresses::new();
+        for name in names {
+            let found = (&*name, 0).to_socket_addrs().map(|found| found.map(|address| address.ip()).collect());
+            let is_over = found.is_err();
+            addresses.insert(name, found);
+            if is_over {
+                break;
+            }
+        }
+        addresses
+    })
+}
+
+/// What is known of one.
+pub(super) fn answer(addresses: &Addresses, name: &str) -> io::Result<Vec<IpAddr>> {
+    match addresses.get(name) {
+        Some(Ok(found)) => Ok(found.clone()),
+        Some(Err(error)) => Err(io::Error::new(error.kind(), error.to_string())),
+        None => Err(io::ErrorKind::NotFound.into()),
+    }
 }
 
 /// The outer error is final, the inner one may pass. `lookup` finds the addresses of host names.

@@ -1,14 +1,9 @@
-//! What is to be changed while the mesh runs, one thing after another: signals, verbs, a file that has changed. Host names are
-//! looked up by a thread of its own, so that a resolver that does not answer holds up nobody.
+//! What is to be changed while the mesh runs, one thing after another: signals, verbs, a file that has changed.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    io,
-    net::IpAddr,
-};
+use std::collections::VecDeque;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 
 use log::Level;
 
@@ -16,7 +11,7 @@ use super::{
     Agent,
     chronicle::Subject,
     control::{request::Reply, server::Answer},
-    identity::{ask_resolver, try_identity},
+    identity::{Addresses, answer, look_up, try_identity},
 };
 use crate::{
     cli::AttachArgs,
@@ -43,9 +38,6 @@ pub(super) struct Wish {
     /// Who waits for an answer.
     pub(super) answer: Option<Answer>,
 }
-
-/// What is known of host names.
-pub(super) type Addresses = HashMap<String, io::Result<Vec<IpAddr>>>;
 
 /// What waits to be done.
 #[derive(Default)]
@@ -128,8 +120,7 @@ impl Agent {
             if names.is_empty() {
                 self.change(change, &Addresses::new()).await;
             } else {
-                let find = move || names.into_iter().map(|name| (name.clone(), ask_resolver(&name))).collect();
-                self.wishes.looking_up = Some(LookUp { change, addresses: spawn_blocking(find) });
+                self.wishes.looking_up = Some(LookUp { change, addresses: look_up(names) });
             }
         }
     }
@@ -171,11 +162,7 @@ impl Agent {
             document.name()
         );
         let args = AttachArgs { node: Some(node.clone()), ..self.args.clone() };
-        let lookup = |name: &str| match addresses.get(name) {
-            Some(Ok(found)) => Ok(found.clone()),
-            Some(Err(error)) => Err(io::Error::new(error.kind(), error.to_string())),
-            None => Err(io::ErrorKind::NotFound.into()),
-        };
+        let lookup = |name: &str| answer(addresses, name);
         let identity = try_identity(&args, Some(mesh), &self.netlink, &link, lookup).await?;
         let identity = identity.map_err(|reason| anyhow!("{reason}: nothing is changed"))?;
         let prepared = match what {
