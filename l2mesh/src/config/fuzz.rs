@@ -31,7 +31,7 @@ fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Files that are valid: those of the README, of tests, and one with every key.
+/// Files that are valid: those of the README, of tests, and one with every key. Of what is not, nearly nothing valid comes.
 fn seeds() -> Vec<String> {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
     let mut seeds = vec![EVERY_KEY.to_owned()];
@@ -48,6 +48,7 @@ fn seeds() -> Vec<String> {
                 .to_owned()
         }));
     }
+    seeds.retain(|text| Mesh::from_toml(text, "mesh.toml").is_ok());
     seeds
 }
 
@@ -195,7 +196,7 @@ fn mutate(files: usize) {
     let mut random = Random(seed);
     let seeds = seeds();
     let known: Vec<Mesh> = seeds.iter().filter_map(|text| Mesh::from_toml(text, "mesh.toml").ok()).collect();
-    assert!(known.len() >= 3, "{} of {} seeds are valid", known.len(), seeds.len());
+    assert!(known.len() >= 3, "only {} seeds are valid", known.len());
     let address = |name: &str| Ok(vec![std::net::IpAddr::from([203, 0, 113, 77 + u8::from(name.len() > 9)])]);
     let (mut valid, mut edits) = (0, 0);
     for nth in 0..files {
