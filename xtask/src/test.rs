@@ -14,6 +14,7 @@ use crate::{
 
 /// These measure time, or fill the machine: one at a time. Others wait most of the time, so two of them get on with half of it.
 const ALONE: &[&str] = &[
+    "complaints",
     "failover",
     "kernel_mode_speed",
     "l2mesh_tests",
