@@ -16,6 +16,7 @@ use crate::{
 const ALONE: &[&str] = &[
     "complaints",
     "failover",
+    "kernel_mode",
     "kernel_mode_speed",
     "l2mesh_tests",
     "matrix",
